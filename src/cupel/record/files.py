@@ -1,0 +1,145 @@
+"""JSON files that are whole or not there: temporary name, fsync, rename, fsync of the folder.
+
+A reader sees the old file or the new one, also after a kill or a power loss. Each write waits for
+the disk (about 5 ms on an SSD, far more on a busy one), so this is for files written a few times
+in a run; lines of metrics go through `cupel.record.writer`. Failures are plain OSErrors: only the
+caller knows whether they may stop anything. Values are encoded as `cupel.record.codec` says.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from cupel.errors import RecordError
+from cupel.record import codec, processes
+
+TEMPORARY = ".tmp-"
+TRASH = ".trash-"
+
+# A temporary of another machine, whose writer cannot be asked: no write of one file takes longer.
+_FOREIGN_AGE_S = 3600.0
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Replace a JSON file at once. Raises OSError, and TypeError for what is not JSON."""
+    temporary = _written_beside(path, fields)
+    try:
+        temporary.replace(path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def create_json_exclusively(path: Path, fields: Mapping[str, Any]) -> bool:
+    """Create a JSON file, whole, unless it exists; whether it was this call that created it.
+
+    Of any number of processes that try, exactly one is told True. Raises OSError.
+    """
+    temporary = _written_beside(path, fields)
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EMLINK, errno.ENOSYS):
+            raise
+        return _created_without_links(path, temporary.read_bytes())
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(path.parent)
+    return True
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The mapping in a JSON file. Raises RecordError that names a missing or damaged file."""
+    try:
+        return codec.decode_line(path.read_bytes())
+    except OSError as error:
+        raise RecordError(f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise RecordError(
+            f"{path} is damaged: {error}; cupel writes such files whole, so something else "
+            "changed it: restore it from a copy"
+        ) from error
+
+
+def temporary_name(name: str) -> str:
+    """A new `.tmp-…` name that tells `sweep` whose it is; for files and for whole folders."""
+    me = processes.this_process()
+    return f"{TEMPORARY}{name}~{me.place.token()}~{me.pid}~{me.start}~{secrets.token_hex(4)}"
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power loss."""
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def move_to_trash(path: Path) -> None:
+    """Delete a folder so that a kill leaves it whole under its name, or gone from its name."""
+    trash = path.with_name(f"{TRASH}{path.name}~{secrets.token_hex(4)}")
+    path.rename(trash)
+    sync_folder(path.parent)
+    shutil.rmtree(trash, ignore_errors=True)  # what is left over, `sweep` takes
+
+
+def sweep(folder: Path) -> list[Path]:
+    """Remove trash, and temporaries whose writers are dead; returns what was removed.
+
+    A temporary of another machine (or of no known form) goes when nothing in it changed for an
+    hour.
+    """
+    removed = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith(TRASH) or (path.name.startswith(TEMPORARY) and _is_stale(path)):
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(True)
+            removed.append(path)
+    return removed
+
+
+def _written_beside(path: Path, fields: Mapping[str, Any]) -> Path:
+    content = codec.encode_document(fields)
+    temporary = path.with_name(temporary_name(path.name))
+    try:
+        _write_new(temporary, content)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _created_without_links(path: Path, content: bytes) -> bool:
+    # Disks without hard links (FAT, some FUSE mounts): still only once, but a kill in these
+    # milliseconds leaves a damaged file, which `read_json` will name.
+    try:
+        _write_new(path, content)
+    except FileExistsError:
+        return False
+    sync_folder(path.parent)
+    return True
+
+
+def _write_new(path: Path, content: bytes) -> None:
+    with path.open("xb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _is_stale(path: Path) -> bool:
+    parts = path.name.split("~")
+    if len(parts) == 5 and parts[1] == processes.this_place().token() and parts[2].isdecimal():
+        return not processes.lives(int(parts[2]), parts[3])
+    changed = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]
+    return time.time() - max(changed) > _FOREIGN_AGE_S

@@ -1,0 +1,130 @@
+"""Where everything of a run lies: the root, names of files, new ids, and how a run is found.
+
+Nothing here writes. A folder is taken for a run by its place, `root/project/run_id`; `root/.cache`
+and `project/studies` are not runs. A change to a name in this file is a change of the format:
+raise SCHEMA, keep reading the old one, and add a golden record of it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from cupel.errors import RecordError, UnknownName, UsageError
+
+SCHEMA = 1
+
+RUN = "run.json"
+CONFIG = "config.json"
+RESULTS = "results.json"
+SESSION = "session.json"
+ENVIRONMENT = "env.json"
+DIRTY_PATCH = "dirty.patch"
+TRAINING_LOG = "training.log"
+SESSIONS = "sessions"
+CHECKPOINTS = "checkpoints"
+STUDIES = "studies"
+
+
+def record_root(root: str | Path | None = None) -> Path:
+    """The folder of all projects: the argument, else the variable CUPEL_ROOT, else ./runs."""
+    return Path(root or os.environ.get("CUPEL_ROOT") or "runs").expanduser()
+
+
+def session_dir(run_dir: Path, number: int) -> Path:
+    """The folder of one session; sessions count from 1."""
+    return run_dir / SESSIONS / f"{number:04d}"
+
+
+def session_numbers(run_dir: Path) -> list[int]:
+    """The numbers of all sessions of a run, ascending; empty when there are none."""
+    names = (folder.name for folder in _folders(run_dir / SESSIONS))
+    return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{4,9}", name))
+
+
+def metrics_name(rank: int = 0, segment: int = 0) -> str:
+    """The file of one rank's metrics, a line for each `log`."""
+    return f"metrics.r{rank}.{segment:03d}.jsonl"
+
+
+def events_name(rank: int = 0, segment: int = 0) -> str:
+    """The file of one rank's events: what happened, besides numbers."""
+    return f"events.r{rank}.{segment:03d}.jsonl"
+
+
+def heartbeat_name(rank: int = 0) -> str:
+    """The file that says which process a session is, and that it lives."""
+    return f"heartbeat.r{rank}"
+
+
+def new_run_id(name: str, git7: str | None = None) -> str:
+    """A new id, `YYYYmmdd-HHMMSS-name-git7-rand4` in UTC: sorts by time, readable, unique."""
+    now = time.strftime("%Y%m%d-%H%M%S", time.gmtime())
+    return f"{now}-{slug(name)}-{(git7 or 'nogit')[:7]}-{secrets.token_hex(2)}"
+
+
+def slug(name: str) -> str:
+    """The name in ASCII letters, digits and dashes, at most 40; `run` if none is left."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower())[:40].strip("-") or "run"
+
+
+def check_name(kind: str, name: str) -> str:
+    """The name itself when it can be the name of a folder of ours; else raises UsageError."""
+    fits = re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", name)
+    if not fits or len(os.fsencode(name)) > 120 or name == STUDIES:
+        raise UsageError(
+            f"{name!r} cannot be the name of a {kind}: it must be 1 to 120 bytes without "
+            f"'/', '\\' or a leading dot, and not '{STUDIES}'"
+        )
+    return name
+
+
+def run_dirs(root: Path, project: str | None = None) -> Iterator[Path]:
+    """Every folder that stands where a run stands, in no order; an absent root holds none."""
+    for parent in [root / project] if project else _folders(root):
+        for folder in _folders(parent):
+            if folder.name != STUDIES:
+                yield folder
+
+
+def find_run(root: Path, text: str) -> Path:
+    """The folder of the run meant by a path, a whole id, or the unique beginning of an id.
+
+    Raises UnknownName when nothing answers, RecordError when several do.
+    """
+    for path in (Path(text), root / text):
+        if text and _is_run(path):
+            return path
+    found = [folder for folder in run_dirs(root) if _is_run(folder)]
+    matching = [folder for folder in found if text and folder.name.startswith(text)]
+    exact = [folder for folder in matching if folder.name == text]
+    matching = exact or matching
+    if not matching:
+        known = [folder.name for folder in found]
+        raise UnknownName("run", text, known, hint=f"looked in {root}; list them with: cupel runs")
+    if len(matching) > 1:
+        listed = ", ".join(sorted(str(folder.relative_to(root)) for folder in matching)[:8])
+        raise RecordError(
+            f"'{text}' could be any of {len(matching)} runs: {listed}; type more of the id, "
+            "or project/id"
+        )
+    return matching[0]
+
+
+def _is_run(folder: Path) -> bool:
+    try:
+        return (folder / RUN).is_file()
+    except OSError:  # text that is too long for a path
+        return False
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        with os.scandir(parent) as entries:
+            return [Path(e.path) for e in entries if e.is_dir() and not e.name.startswith(".")]
+    except (FileNotFoundError, NotADirectoryError):
+        return []

@@ -1,0 +1,77 @@
+"""Names of runs are safe as folders, and text finds the run that is meant or says why not."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cupel.errors import RecordError, UnknownName, UsageError
+from cupel.record import layout
+
+
+def make_run(root: Path, project: str, run_id: str) -> Path:
+    run_dir = root / project / run_id
+    run_dir.mkdir(parents=True)
+    (run_dir / layout.RUN).write_text("{}")
+    return run_dir
+
+
+@settings(deadline=None)
+@given(st.text(), st.none() | st.text("0123456789abcdef", min_size=7, max_size=40))
+def test_a_new_id_is_a_safe_name_whatever_the_run_is_called(name: str, commit: str | None) -> None:
+    run_id = layout.new_run_id(name, commit)
+    git7 = commit[:7] if commit else "nogit"
+    assert re.fullmatch(rf"\d{{8}}-\d{{6}}-[a-z0-9-]{{1,40}}-{git7}-[0-9a-f]{{4}}", run_id)
+    assert layout.check_name("run", run_id) == run_id
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".cache", "a/b", "a\\b", "a\nb", "studies", "é" * 61]
+)
+def test_a_name_that_would_leave_its_folder_or_hide_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match="cannot be the name of a project"):
+        layout.check_name("project", name)
+
+
+def test_the_root_is_the_argument_then_the_variable_then_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("CUPEL_ROOT", raising=False)
+    assert layout.record_root() == Path("runs")
+    monkeypatch.setenv("CUPEL_ROOT", "/elsewhere")
+    assert layout.record_root() == Path("/elsewhere")
+    assert layout.record_root("here") == Path("here")
+
+
+def test_caches_and_studies_are_no_runs(tmp_path: Path) -> None:
+    run = make_run(tmp_path, "p", "a-run")
+    make_run(tmp_path, ".cache", "index")
+    make_run(tmp_path, "p", "studies")
+    make_run(tmp_path, "p", ".trash-b")
+    assert list(layout.run_dirs(tmp_path)) == [run]
+    assert list(layout.run_dirs(tmp_path / "absent")) == []
+
+
+def test_a_run_is_found_by_path_by_id_and_by_a_unique_beginning(tmp_path: Path) -> None:
+    one = make_run(tmp_path, "p", "20260101-a")
+    two = make_run(tmp_path, "q", "20260101-ab")
+    for text in (str(one), "20260101-a", "p/20260101-a"):
+        assert layout.find_run(tmp_path, text) == one
+    assert layout.find_run(tmp_path, "20260101-ab") == two
+    with pytest.raises(RecordError, match=r"any of 2 runs: p/20260101-a, q/20260101-ab; type more"):
+        layout.find_run(tmp_path, "2026")
+    with pytest.raises(UnknownName, match="did you mean '20260101-ab'"):
+        layout.find_run(tmp_path, "20260101-abc")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.text() | st.just("x" * 5000) | st.just("~nobody"))
+def test_garbage_finds_no_run_and_says_so(
+    tmp_path_factory: pytest.TempPathFactory, text: str
+) -> None:
+    with pytest.raises(UnknownName):
+        layout.find_run(tmp_path_factory.getbasetemp() / "no-runs-here", text)
