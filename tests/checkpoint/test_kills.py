@@ -1,0 +1,240 @@
+"""Killed writers and refusing disks leave what was saved before."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from cupel.checkpoint.parts import Parts
+from cupel.checkpoint.room import CheckpointRoom
+from cupel.checkpoint.settings import CheckpointSettings
+from cupel.errors import CheckpointError
+from cupel.record import checkpoints, files
+
+UNPRUNED = CheckpointSettings(keep_last=1000)
+
+
+class Box:
+    """A part that holds any state as it is."""
+
+    def __init__(self, state: Any = None) -> None:
+        self.state = state
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self.state = state
+
+
+def boxed(state: Any) -> Parts:
+    parts = Parts()
+    parts.register("box", Box(state))
+    return parts
+
+
+def room(run_dir: Path, **given: Any) -> CheckpointRoom:
+    return CheckpointRoom(run_dir, **{"settings": UNPRUNED, **given})
+
+
+def test_what_dead_writers_left_is_swept(tmp_path: Path) -> None:
+    name = "from cupel.record import files; print(files.temporary_name('step-000000001'))"
+    left = subprocess.run([sys.executable, "-c", name], capture_output=True, text=True, check=True)
+    parent = checkpoints.checkpoints_dir(tmp_path)
+    stale, alive = parent / left.stdout.strip(), parent / files.temporary_name("step-000000002")
+    for path in (stale, alive, parent / f"{files.TRASH}step-000000003~ab"):
+        path.mkdir(parents=True)
+    room(tmp_path).save(4, boxed(4))
+    assert [path.name for path in parent.glob(".*")] == [alive.name]
+
+
+KILLED_AT_EVERY_CALL = """
+import os, signal, sys
+from pathlib import Path
+import torch
+from cupel.checkpoint.parts import Parts
+from cupel.checkpoint.room import CheckpointRoom
+from cupel.checkpoint.settings import CheckpointSettings
+
+torch.set_num_threads(1)
+CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.chmod", "shutil.rmtree"}
+
+class Box:
+    def __init__(self, state): self.state = state
+    def state_dict(self): return self.state
+    def load_state_dict(self, state): self.state = state
+
+def parts(step):
+    made = Parts()
+    made.register("box", Box({"step": step, "w": torch.full((1000,), float(step))}))
+    return made
+
+def room():
+    return CheckpointRoom(Path(sys.argv[1]), settings=CheckpointSettings(keep_last=1))
+
+def die_at(call):
+    seen = 0
+    def hook(event, arguments):
+        nonlocal seen
+        if event in CALLS:
+            seen += 1
+            if seen > call:
+                os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+def killed(child):
+    pid = os.fork()
+    if pid == 0:
+        child()
+        os._exit(0)
+    status = os.waitpid(pid, 0)[1]
+    assert status in (0, signal.SIGKILL), status
+    return status == signal.SIGKILL
+
+room().save(1, parts(1))
+kills, reached = 0, 1
+while True:
+    step = reached + 1
+    def child():
+        die_at(kills)
+        room().save(step, parts(step))
+    if not killed(child):
+        break
+    kills += 1
+    target = parts(0)
+    restored = room().restore(target)
+    state = target.state()["box"]
+    assert restored.step in (reached, step), (restored, reached, step)
+    assert not restored.skipped, restored
+    assert state["step"] == restored.step and bool((state["w"] == restored.step).all())
+    reached = restored.step
+print(kills, reached)
+"""
+
+
+@pytest.mark.slow
+def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", KILLED_AT_EVERY_CALL, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    kills, reached = map(int, done.stdout.split())
+    assert kills > 20  # a save is at least that many operations
+    assert 2 < reached < kills  # some kills came before the rename, some after
+    room(tmp_path).save(reached + 2, boxed(0))
+    assert not list(checkpoints.checkpoints_dir(tmp_path).glob(".*"))
+
+
+SAVES_UNTIL_KILLED = """
+import itertools, sys
+from pathlib import Path
+import torch
+from cupel.checkpoint.parts import Parts
+from cupel.checkpoint.room import CheckpointRoom
+from cupel.checkpoint.settings import CheckpointSettings
+
+torch.set_num_threads(1)
+model = torch.nn.Linear(700, 700)
+parts = Parts()
+parts.register("model", model)
+room = CheckpointRoom(Path(sys.argv[1]), settings=CheckpointSettings(keep_last=1))
+for step in itertools.count(int(sys.argv[2])):
+    torch.nn.init.constant_(model.weight, step)
+    torch.nn.init.constant_(model.bias, step)
+    print(room.save(step, parts).step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [0.0, 0.003, 0.011, 0.018])
+def test_a_kill_at_any_moment_loses_no_finished_save(tmp_path: Path, after: float) -> None:
+    command = [sys.executable, "-c", SAVES_UNTIL_KILLED, str(tmp_path), "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [int(writer.stdout.readline()) for _ in range(3)]
+        try:
+            writer.wait(after)
+        except subprocess.TimeoutExpired:
+            writer.send_signal(signal.SIGKILL)
+        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+    assert writer.returncode == -signal.SIGKILL
+    model, parts = nn.Linear(700, 700), Parts()
+    parts.register("model", model)
+    restored = room(tmp_path).restore(parts)
+    assert restored is not None
+    assert restored.step >= told[-1]
+    assert restored.skipped == []
+    assert bool((model.weight == restored.step).all() and (model.bias == restored.step).all())
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("this test mounts a small tmpfs, and mounting is not permitted here")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def test_a_full_disk_is_told_and_what_was_there_stays(small_disk: Path) -> None:
+    here = room(small_disk)
+    here.save(1, boxed({"w": torch.ones(100)}), metrics={"val_loss": 1.0})
+    with pytest.raises(CheckpointError, match=r"No space left.*it needs 400,000 bytes.*untouched"):
+        here.save(2, boxed({"w": torch.ones(100_000)}), metrics={"val_loss": 0.5})
+    assert not list(checkpoints.checkpoints_dir(small_disk).glob(".*"))
+    restored = here.restore(boxed(None))
+    assert restored is not None
+    assert restored.step == 1
+    assert here.best("val_loss") == restored.path
+    here.save(3, boxed({"w": torch.ones(100)}))  # and there is room again for a smaller one
+
+
+def test_a_disk_that_refuses_any_sync_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, real = room(tmp_path), os.fsync
+    here.save(1, boxed({"w": torch.ones(1)}))
+    until_refusal = 0
+
+    def fsync(fd: int) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise OSError(5, "Input/output error")
+        real(fd)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    while True:
+        left = until_refusal
+        try:
+            here.save(2, boxed({"w": torch.ones(1)}), metrics={"val_loss": -until_refusal})
+            break
+        except CheckpointError as error:
+            told = str(error)
+        until_refusal += 1
+        assert "Input/output error" in told
+        restored = here.restore(boxed(None))
+        assert restored is not None
+        assert not restored.skipped
+        assert not list(checkpoints.checkpoints_dir(tmp_path).glob(".tmp-*"))
+    # tensors, state, manifest, three folders, two pointers: every one of them was waited for
+    assert until_refusal >= 8
+
+
+def test_a_place_that_cannot_hold_checkpoints_is_told(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").write_text("a file")
+    with pytest.raises(CheckpointError, match="checkpoint of step 1"):
+        room(tmp_path).save(1, boxed(1))
