@@ -1,0 +1,305 @@
+"""The training loop: one step, and what happens between steps.
+
+The loop makes every stateful part itself and registers it where it is made, so that no part can
+be left out of a checkpoint by forgetting. Between two steps, in this order: metrics, evaluation,
+checkpoint, stop request. A resumed loop goes through the same order, which is why its later
+losses and its state are equal, bit for bit, to those of a run that was never stopped.
+
+It does not know the record, the figures or the command line: it writes to a `Recorder` and tells
+the dispatcher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from cupel import registry
+from cupel.checkpoint.parts import Parts, Stateful
+from cupel.checkpoint.room import CheckpointRoom, Restored
+from cupel.checkpoint.stop import StopRequest
+from cupel.errors import CheckpointError, TrainingFailed
+from cupel.events import Dispatcher, Event, StepView
+from cupel.randomness import Streams
+from cupel.train.ema import EMA
+from cupel.train.parallel import Objective, World, distribute, without_sync
+from cupel.train.precision import autocast, scaler
+from cupel.train.protocols import Recorder, Workload
+from cupel.train.schedule import Schedule
+from cupel.train.settings import TrainSettings
+from cupel.train.stopping import EarlyStopping, Progress
+
+# Keys that the loop writes itself; a monitor may not write them.
+LOOP_KEYS = ("loss", "lr", "grad_norm/total", "val_loss", "val_loss_ema")
+OBJECTIVE = "val_loss"  # what early stopping and "best" go by; lower is better
+
+Part = TypeVar("Part", bound=Stateful | None)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call of `Loop.run` ended. `interrupted` carries the signal's name."""
+
+    status: Literal["finished", "interrupted"]
+    step: int
+    signal: str | None = None
+
+
+class Loop:
+    """Trains a workload. Make one, `restore()`, then `run()`."""
+
+    def __init__(
+        self,
+        workload: Workload,
+        settings: TrainSettings,
+        *,
+        seed: int,
+        room: CheckpointRoom | None = None,
+        recorder: Recorder,
+        dispatcher: Dispatcher,
+        world: World,
+        checkpoint_every: int | None = None,
+        checkpoint_best: bool = False,
+    ) -> None:
+        self.workload, self.settings, self.world = workload, settings, world
+        self.dispatcher = dispatcher
+        self._recorder, self._room = recorder, room
+        self._checkpoint_every, self._checkpoint_best = checkpoint_every, checkpoint_best
+        self._streams = Streams(seed)
+        self._saved_at = -1
+
+        self.parts = Parts()
+        self.model = self._own("model", workload.model.to(world.device))
+        make_optimizer = registry.resolve("optimizer", settings.optimizer.kind)
+        self.optimizer = self._own("optimizer", make_optimizer(self.model, settings.optimizer))
+        make_factor = registry.resolve("schedule", settings.schedule.kind)
+        factor = make_factor(settings.schedule, settings.steps)
+        self._schedule = self._own("schedule", Schedule(self.optimizer, factor))
+        self._scaler = self._own("scaler", scaler(settings.precision, world.device))
+        self._ema = self._own(
+            "ema", None if settings.ema is None else EMA(self.model, settings.ema)
+        )
+        self._stopping = self._own(
+            "stopping", None if settings.stopping is None else EarlyStopping(settings.stopping)
+        )
+        self.progress = self._own("progress", Progress())
+        for name, part in workload.stateful().items():
+            self._own(name, part)
+        self._objective = distribute(Objective(workload), world)
+        dispatcher.check_keys(self.model, taken=LOOP_KEYS)
+
+    def _own(self, name: str, part: Part) -> Part:
+        """Register a part by name as it is made; None means that this run has no such part."""
+        if part is not None:
+            self.parts.register(name, part)
+        return part
+
+    def restore(self) -> Restored | None:
+        """Load the newest valid checkpoint into every part, if there is one."""
+        if self._room is None:
+            return None
+        restored = self._room.restore(self.parts, map_location=str(self.world.device))
+        if restored is not None:
+            self._saved_at = self.progress.step
+            self.dispatcher.tell(Event.RESUMED, {"step": restored.step})
+        return restored
+
+    def run(self) -> Outcome:
+        """Train until the last step, early stopping, or a request to stop.
+
+        Raises TrainingFailed when the loss is not finite and `nonfinite` is `stop`, and
+        CheckpointError when the last checkpoint cannot be written.
+        """
+        self.dispatcher.tell(Event.RUN_START, {"step": self.progress.step})
+        try:
+            with StopRequest() as stop:
+                while not self._done():
+                    self._step()
+                    self._between_steps()
+                    if self.world.any(stop.name is not None):
+                        self._save(must=True)
+                        return Outcome("interrupted", self.progress.step, stop.name)
+                self._finish()
+        except Exception as error:
+            self.dispatcher.tell(Event.FAILURE, error)
+            raise
+        self.dispatcher.tell(Event.RUN_END, {"step": self.progress.step})
+        return Outcome("finished", self.progress.step)
+
+    # ---- one step ----------------------------------------------------------------------------
+
+    def _step(self) -> None:
+        step = self.progress.step + 1
+        self._look(Event.STEP_START, step)
+        loss, numbers, batch = self._forward_backward(step)
+        if self._scaler is not None:
+            self._scaler.unscale_(self.optimizer)
+        numbers |= self._look(Event.AFTER_BACKWARD, step, loss, batch)
+        norm = self._clip()
+        lr = self.optimizer.param_groups[0]["lr"]
+        self._update()
+        self.progress.step = step
+        numbers |= self._look(Event.STEP_END, step, loss, batch)
+        self._log(step, {"loss": loss, "lr": lr, "grad_norm/total": norm, **numbers})
+
+    def _forward_backward(self, step: int) -> tuple[Tensor, dict[str, Any], Any]:
+        """Gradients of the mean loss over the global batch; the loss is averaged over ranks."""
+        accumulate, world = self.settings.accumulate, self.world
+        self.model.train()
+        self.optimizer.zero_grad(set_to_none=True)
+        total = torch.zeros((), device=world.device)
+        numbers: Mapping[str, Any] = {}
+        for micro in range(accumulate):
+            share = (world.rank * accumulate + micro, world.size * accumulate)
+            batch = _to(self.workload.batch(step, part=share), world.device)
+            self._seed(step, micro)
+            last = micro == accumulate - 1
+            with without_sync(self._objective, skip=not last):
+                with autocast(self.settings.precision, world.device):
+                    loss, numbers = self._objective(batch)
+                total += loss.detach()
+                if last:
+                    numbers = {**numbers, **self._look(Event.AFTER_FORWARD, step, loss, batch)}
+                scaled = loss / accumulate if accumulate > 1 else loss
+                (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
+        return world.mean(total / accumulate), dict(numbers), batch
+
+    def _clip(self) -> Tensor:
+        limit = math.inf if self.settings.clip is None else self.settings.clip
+        return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+
+    def _update(self) -> None:
+        if self._scaler is None:
+            self.optimizer.step()
+        else:
+            self._scaler.step(self.optimizer)
+            self._scaler.update()
+        self._schedule.step()
+        if self._ema is not None:
+            self._ema.update()
+
+    def _seed(self, step: int, micro: int) -> None:
+        """Point torch's global generators at this micro-step's place in the dropout stream.
+
+        Not `torch.manual_seed`, which seeds every device's back end and costs 100 µs.
+        """
+        key = self._streams.key("dropout", step=step, micro=micro, rank=self.world.rank)
+        torch.default_generator.manual_seed(key)
+        if self.world.device.type == "cuda":
+            torch.cuda.default_generators[self.world.device.index].manual_seed(key)
+
+    def _look(
+        self, event: Event, step: int, loss: Tensor | None = None, batch: Any = None
+    ) -> dict[str, Any]:
+        if not self.dispatcher.watches(event, step):
+            return {}
+        detached = None if loss is None else loss.detach()
+        units = {self.workload.unit: self.workload.units_per_step}
+        view = StepView(self.model, self.optimizer, step, detached, batch, self._fresh_loss, units)
+        return self.dispatcher.measure(event, view)
+
+    def _fresh_loss(self, batch: Any) -> Tensor:
+        with autocast(self.settings.precision, self.world.device):
+            loss: Tensor = self.workload.loss(batch)[0]
+        return loss
+
+    def _log(self, step: int, metrics: dict[str, Any]) -> None:
+        if step % self.settings.log_every and step != self.settings.steps:
+            return
+        metrics["loss"] = float(metrics["loss"])
+        metrics["grad_norm/total"] = float(metrics["grad_norm/total"])
+        self.progress.loss = metrics["loss"]
+        self._recorder.log(metrics, step=step)
+        self.dispatcher.tell(Event.STEP_END, {"step": step, **metrics})
+        if not math.isfinite(metrics["loss"]) and self.settings.nonfinite == "stop":
+            raise TrainingFailed(
+                f"the loss is {metrics['loss']} at step {step}; try a lower learning rate "
+                "(train.optimizer.lr), clipping (train.clip), or train.nonfinite=continue"
+            )
+
+    # ---- between steps -----------------------------------------------------------------------
+
+    def _done(self) -> bool:
+        stopped = self._stopping is not None and self._stopping.stopped
+        return stopped or self.progress.step >= self.settings.steps
+
+    def _between_steps(self) -> None:
+        step = self.progress.step
+        if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
+            self._evaluate()
+        due = self._checkpoint_every is not None and step % self._checkpoint_every == 0
+        new_best = self._checkpoint_best and self.progress.best_step == step
+        if due or new_best:
+            self._save(must=False)
+
+    def _finish(self) -> None:
+        if self._stopping is not None and self._stopping.stopped:
+            self._recorder.event("stopped_early", step=self.progress.step)
+            self._recorder.note(f"stopped early at step {self.progress.step}")
+        self._save(must=True)
+
+    def _evaluate(self) -> None:
+        """Evaluate on the fixed set, every rank the whole of it, so that all ranks agree."""
+        metrics = self._evaluated()
+        if self._ema is not None:
+            with self._ema.applied():
+                metrics |= {f"{key}_ema": value for key, value in self._evaluated().items()}
+        before = self.progress.best
+        self.progress.evaluated(metrics, key=OBJECTIVE)
+        if self._stopping is not None:
+            self._stopping.update(metrics[OBJECTIVE])
+        step = self.progress.step
+        self._recorder.log(metrics, step=step)
+        self.dispatcher.tell(Event.EVAL_END, {"step": step, "best_before": before, **metrics})
+
+    @torch.no_grad()
+    def _evaluated(self) -> dict[str, float]:
+        self.model.eval()
+        with autocast(self.settings.precision, self.world.device):
+            return self.workload.evaluate()
+
+    def _save(self, *, must: bool) -> None:
+        """Write a checkpoint from rank 0, once a step.
+
+        A failure in the middle of a run is recorded and told, and the next one may succeed;
+        with `must` (at the end, or when asked to stop) it is raised.
+        """
+        if self._room is None or self._saved_at == self.progress.step:
+            return
+        if self.world.first:
+            self._write_checkpoint(self._room, must=must)
+        self._saved_at = self.progress.step
+        self.world.barrier()
+
+    def _write_checkpoint(self, room: CheckpointRoom, *, must: bool) -> None:
+        step, progress = self.progress.step, self.progress
+        metrics = progress.evaluation if progress.evaluated_at == step else {}
+        try:
+            saved = room.save(step, self.parts, metrics=metrics)
+        except CheckpointError as error:
+            self._recorder.event("checkpoint_failed", step=step, reason=str(error))
+            self._recorder.note(f"checkpoint at step {step} FAILED: {error}")
+            self.dispatcher.tell(Event.FAILURE, error)
+            if must:
+                raise
+            return
+        self._recorder.event(
+            "checkpoint_saved", step=step, seconds=saved.seconds, bytes=saved.bytes
+        )
+        self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
+
+
+def _to(batch: Any, device: torch.device) -> Any:
+    """The batch on the device; tuples and mappings of tensors are followed."""
+    if isinstance(batch, Tensor):
+        return batch.to(device, non_blocking=True)
+    if isinstance(batch, tuple):
+        return tuple(_to(item, device) for item in batch)
+    if isinstance(batch, dict):
+        return {key: _to(value, device) for key, value in batch.items()}
+    return batch

@@ -1,0 +1,48 @@
+"""Settings of the built-in workloads. Importable without torch."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from cupel.config import Settings
+from cupel.data.settings import TextDataSettings
+from cupel.models.gpt.settings import GPTModelSettings
+
+
+class GPTDataSettings(TextDataSettings):
+    """The corpus, and how batches are cut from it."""
+
+    batch: int = Field(12, ge=1, description="sequences an update, over all ranks and micro-steps")
+    val_batches: int = Field(
+        20, ge=1, description="batches of the fixed validation set, spread over the whole split"
+    )
+    val_batch: int = Field(32, ge=1, description="sequences in a validation batch")
+
+
+class SampleSettings(Settings):
+    """The text that a run writes at its end, and what `cupel sample` does by default."""
+
+    prompt: str = Field("\n", description="what the text begins with")
+    tokens: int = Field(300, ge=1, description="tokens to write")
+    temperature: float = Field(0.8, ge=0, description="0 takes the likeliest token always")
+    top_k: int | None = Field(None, ge=1, description="draw from the k likeliest only; null: all")
+    top_p: float | None = Field(
+        None, gt=0, le=1, description="draw from the likeliest that hold this mass; null: all"
+    )
+
+
+class GPTSettings(Settings):
+    """A GPT on text: the top-level sections `data`, `model` and `sample` of its recipes."""
+
+    data: GPTDataSettings = Field(GPTDataSettings(), description="corpus, tokens and batches")
+    model: GPTModelSettings = Field(GPTModelSettings(), description="the size of the GPT")
+    sample: SampleSettings = Field(SampleSettings(), description="text written by the model")
+
+    # What a dry run shrinks besides the loop's own intervals.
+    dry_run: ClassVar[dict[str, Any]] = {
+        "data.val_batches": 1,
+        "data.val_batch": 2,
+        "sample.tokens": 16,
+    }
