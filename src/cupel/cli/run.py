@@ -1,0 +1,182 @@
+"""`cupel run RECIPE`: train a recipe, or go on with an unfinished run of it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from cupel.config import Recipe
+    from cupel.workloads.training import Trained
+
+
+def run(
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (quickstart) or file.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[A.B=VALUE]...", help="Settings to change: train.steps=500"),
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(
+            help="auto: go on with an unfinished run of this recipe; never: start a new run; "
+            "or a run's id. Without it, a terminal asks.",
+            metavar="auto|never|RUN",
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where runs are kept (or CUPEL_ROOT).", show_default="runs")
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="A few steps through every branch (evaluation, checkpoint, figure, "
+            "sample) in a temporary folder.",
+        ),
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Let a failing monitor or figure stop training.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
+) -> None:
+    """Train what a recipe describes.
+
+    Ctrl-C once writes a checkpoint and stops (exit code 75); the same command goes on from there,
+    with the same losses as if it had never stopped. Ctrl-C twice aborts.
+
+    \b
+    cupel run quickstart
+    cupel run recipes/gpt-tiny.yaml data.path=my.txt train.steps=3000
+    cupel run gpt-tiny --resume auto
+    torchrun --nproc-per-node 2 -m cupel run gpt-tiny
+    """
+    # OpenMP threads that spin while they wait make a busy machine 5 to 25 times slower. This
+    # must be set before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from cupel.config import load
+    from cupel.record.layout import record_root
+
+    loaded = load(recipe, overrides or [])
+    if dry_run:
+        _dry_run(loaded, debug=debug)
+        return
+    where = record_root(root)
+    chosen = _which_run(loaded, where, resume)
+    command = f"cupel run {recipe} {' '.join(overrides or [])}".strip()
+    if root is not None:
+        command += f" --root {root}"
+    trained = _train(loaded, where, chosen, debug=debug)
+    _end(trained, command, as_json=json)
+
+
+def _which_run(recipe: Recipe, root: Path, resume: str | None) -> Path | None:
+    """The folder of the run to go on with, or None for a new one."""
+    if resume == "never" or int(os.environ.get("RANK", 0)) > 0:
+        return None  # ranks other than 0 follow rank 0 into its run
+    from cupel.errors import ResumeError
+    from cupel.record.layout import find_run
+    from cupel.record.reader import find_unfinished, list_runs
+
+    if resume not in (None, "auto"):
+        return find_run(root, str(resume))
+    for record in list_runs(root, project=recipe.project) if resume == "auto" else ():
+        if record.identity == recipe.identity() and record.status == "running":
+            raise ResumeError(
+                f"run {record.run_id} of this recipe is running now; wait for it or stop it, "
+                "or start another with --resume never"
+            )
+    unfinished = find_unfinished(root, recipe.project, recipe.identity())
+    if unfinished is None:
+        return None
+    if resume == "auto":
+        return unfinished.run_dir
+    told = f"run {unfinished.run_id} of this recipe is unfinished ({unfinished.status})"
+    if sys.stdin.isatty() and sys.stderr.isatty():
+        return (
+            unfinished.run_dir if typer.confirm(f"{told}. Go on with it?", True, err=True) else None
+        )
+    print(f"{told}; --resume auto goes on with it. Starting a new run.", file=sys.stderr)
+    return None
+
+
+def _train(recipe: Recipe, root: Path, resume: Path | None, *, debug: bool) -> Trained:
+    """Train with a display; on ranks other than 0, without one."""
+    from cupel.cli.progress import Progress
+
+    progress = Progress()
+    quiet = int(os.environ.get("RANK", 0)) > 0
+    if not quiet:
+        progress.preparing(f"{recipe.name}: loading PyTorch")
+    try:
+        from cupel.cli.shown import Shown
+        from cupel.workloads.training import train
+
+        display = None if quiet else Shown(progress, recipe)
+        return train(recipe, root=root, resume=resume, display=display, debug=debug)
+    except ImportError as missing:
+        if missing.name not in ("torch", "safetensors"):
+            raise
+        from cupel.errors import MissingDependency
+
+        raise MissingDependency(missing.name, extra="train", purpose="training") from missing
+    finally:
+        progress.stop()
+
+
+def _end(trained: Trained, command: str, *, as_json: bool) -> None:
+    """What the run came to, where everything is, and what to type next."""
+    from cupel.checkpoint.stop import EXIT_INTERRUPTED
+
+    if trained.run_dir is None:  # a rank that writes nothing
+        raise typer.Exit(EXIT_INTERRUPTED if trained.status == "interrupted" else 0)
+    if trained.status == "interrupted":
+        print(
+            f"stopped by {trained.signal} after step {trained.step}; it is saved in "
+            f"{trained.run_dir}\ngo on with: {command} --resume auto",
+            file=sys.stderr,
+        )
+        raise typer.Exit(EXIT_INTERRUPTED)
+    if as_json:
+        from cupel.cli.tables import print_json
+
+        print_json({"run": trained.run_dir.name, **trained.results})
+        return
+    from cupel.cli.summary import print_summary
+
+    print_summary(trained)
+
+
+def _dry_run(recipe: Recipe, *, debug: bool) -> None:
+    """A few steps with every interval shrunk, in a folder that goes away."""
+    import tempfile
+
+    changes: dict[str, Any] = {
+        "train.steps": 6,
+        "train.evaluate_every": 3,
+        "train.log_every": 1,
+        "checkpoint.every": 2,
+        "checkpoint.keep_last": 1,
+        "figures.every": 4,
+        **{f"monitors.{name}.every": 2 for name in recipe.monitors if ":" not in name},
+        **getattr(type(recipe.workload_settings), "dry_run", {}),
+    }
+    small = recipe.with_changes(changes)
+    with tempfile.TemporaryDirectory(prefix="cupel-dry-run-") as folder:
+        trained = _train(small, Path(folder), None, debug=debug)
+        assert trained.run_dir is not None
+        from cupel.record.reader import RunRecord
+
+        events = [row["_event"] for row in RunRecord(trained.run_dir).events()]
+        counts = {
+            "steps": trained.step,
+            "checkpoints": events.count("checkpoint_saved"),
+            "figures": len(list((trained.run_dir / "figures").glob("*.svg"))),
+            "samples": len(trained.results.get("samples", [])),
+            "problems": trained.problems,
+        }
+    print("dry run passed: " + ", ".join(f"{n} {what}" for what, n in counts.items()))

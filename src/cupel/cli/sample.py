@@ -1,0 +1,55 @@
+"""`cupel sample RUN`: text from a trained GPT."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def sample(
+    run: Annotated[str, typer.Argument(help="A run's id, the beginning of one, or its folder.")],
+    prompt: Annotated[str | None, typer.Option(help="What the text begins with.")] = None,
+    tokens: Annotated[int | None, typer.Option(min=1, help="Tokens to write.")] = None,
+    temperature: Annotated[
+        float | None, typer.Option(min=0.0, help="0 takes the likeliest token always.")
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(min=1, help="Draw from the k likeliest only.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(min=0.0, max=1.0, help="Draw from those that hold this mass.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws; equal seeds write equal text.")] = 1,
+    step: Annotated[
+        int | None, typer.Option(help="The checkpoint of this step; else the best, else the last.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Where runs are kept (or CUPEL_ROOT; else ./runs).")
+    ] = None,
+) -> None:
+    """Write text with a run's model; what is not given is as in its recipe.
+
+    \b
+    cupel sample 20261121 --prompt 'class ' --temperature 0.7 --top-p 0.95
+    """
+    from cupel.errors import MissingDependency
+    from cupel.record.layout import find_run, record_root
+
+    run_dir = find_run(record_root(root), run)
+    try:
+        from cupel.workloads.gpt import write_text
+    except ImportError as missing:
+        raise MissingDependency("torch", extra="train", purpose="sampling") from missing
+    given = {
+        "prompt": prompt,
+        "tokens": tokens,
+        "temperature": temperature,
+        "top_k": top_k,
+        "top_p": top_p,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    write_text(run_dir, changes, seed=seed, step=step, tell=partial(print, end="", flush=True))
+    print()
