@@ -109,16 +109,16 @@ class _Composer:
         return self._extended(own, [path.parent, shipped_recipes() / group], group, reading)
 
     def read_overrides(self, overrides: Sequence[str], *, folder: Path) -> Branch:
-        """All overrides as one branch; `a=group a.b=1` means the same in any order."""
-        given = [one for text in overrides if (one := self._read_override(text))]
+        """All overrides as one branch, in which `a.b=1 a=group` is the same as `a=group a.b=1`."""
         above = Branch({}, COMMAND_LINE)
-        for path, node in sorted(given, key=lambda one: len(one[0])):
-            above = overlay(above, _spelled_out(placed(path, node)))
+        for text in overrides:
+            if given := self._read_override(text):
+                above = overlay(above, _spelled_out(given))
         return self._with_groups(above, folder, ())
 
-    def _read_override(self, text: str) -> tuple[tuple[str, ...], Node] | None:
+    def _read_override(self, text: str) -> Branch | None:
         key, equals, value = text.partition("=")
-        path = tuple(key.strip().split("."))
+        path = key.strip().split(".")
         if not equals or not all(path):
             self._problem(f"'{text}' is no override; type name=value or section.name=value")
         elif not value.strip():
@@ -128,7 +128,7 @@ class _Composer:
             node = reader.read(value)
             for problem in reader.problems:
                 self._problem(f"'{text}': {problem.text}")
-            return None if node is None else (path, node)
+            return None if node is None else placed(path, node)
         return None
 
     def _with_groups(self, own: Branch, folder: Path, reading: tuple[Path, ...]) -> Branch:

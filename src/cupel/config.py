@@ -22,10 +22,11 @@ from cupel import registry
 from cupel.compose import MISSING, PLAIN, compose, recipe_error
 from cupel.errors import UsageError
 from cupel.origins import DEFAULT, Branch, Leaf, Origin, Problem, overlay, placed, planted
-from cupel.settings import Choice, Choices, Settings, settings_of
+from cupel.settings import INERT, Choice, Choices, Settings, settings_of
 from cupel.wording import as_yaml, worded
 
 __all__ = [
+    "INERT",
     "Choice",
     "Choices",
     "Header",
@@ -112,9 +113,11 @@ class Recipe:
     def identity(self) -> str:
         """SHA-256 (hex) of all settings that can change a number of the run.
 
-        Left out are `NOT_IDENTITY`: names, and the observers, because observers do not disturb.
+        Left out are `NOT_IDENTITY`: names, and the observers, because observers do not disturb;
+        and fields marked `json_schema_extra=INERT`, such as the place of a cache.
         """
-        numbers = {k: v for k, v in self.resolved().items() if k not in NOT_IDENTITY}
+        left_out = {**_inert(self.settings), **dict.fromkeys(NOT_IDENTITY, True)}
+        numbers = self.settings.model_dump(mode="json", exclude=left_out)
         canonical = json.dumps(numbers, sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -170,6 +173,18 @@ def validate(composed: Branch) -> Recipe:
     own = settings_of("workload", workload)
     part = own.model_validate({name: getattr(settings, name) for name in own.model_fields})
     return Recipe(settings, part, composed)
+
+
+def _inert(settings: Settings) -> dict[str, Any]:
+    """The fields marked INERT, nested as pydantic's `exclude` wants them."""
+    found: dict[str, Any] = {}
+    for name, field in type(settings).model_fields.items():
+        value = getattr(settings, name)
+        if field.json_schema_extra == INERT:
+            found[name] = True
+        elif isinstance(value, Settings) and (inner := _inert(value)):
+            found[name] = inner
+    return found
 
 
 def recipe_model(workload: str) -> type[Header]:

@@ -19,12 +19,16 @@ from pydantic import (
     GetJsonSchemaHandler,
     ValidationError,
 )
+from pydantic.config import JsonDict
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, core_schema
 
 from cupel import registry
 from cupel.errors import UsageError
 from cupel.origins import OFF
+
+# Marks a field that changes no number of a run: `Field(…, json_schema_extra=INERT)`.
+INERT: JsonDict = {"inert": True}
 
 
 class Settings(BaseModel):

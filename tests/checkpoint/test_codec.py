@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cupel.checkpoint.codec import DTYPES, flatten, state_hash, unflatten
 from cupel.errors import CheckpointDamaged
 
-quick = settings(deadline=None, max_examples=60)
+# Not "too slow": that measures how busy the machine is.
+quick = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 
 
 def raw(tensor: torch.Tensor) -> bytes:
@@ -105,7 +106,7 @@ confusable = st.recursive(
 )
 
 
-@settings(deadline=None, max_examples=300)
+@settings(quick, max_examples=300)
 @given(confusable, confusable)
 def test_hashes_are_equal_only_for_equal_states(one: Any, other: Any) -> None:
     def sorted_keys(state: Any) -> Any:  # the one liberty that the hash takes

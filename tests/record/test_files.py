@@ -45,7 +45,9 @@ def test_a_kill_in_the_middle_of_writing_never_leaves_half_a_file(
         child = subprocess.Popen([sys.executable, "-c", REWRITES_FOREVER, path])
         while not path.exists():
             time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.05))
+        kill_at = time.monotonic() + random.uniform(0.05, 0.1)
+        while time.monotonic() < kill_at:  # whole for a reader at every moment before, too
+            files.read_json(path)
         child.kill()
         child.wait()
         found = files.read_json(path)

@@ -304,6 +304,7 @@ def test_a_forked_child_neither_writes_nor_finishes(tmp_path: Path) -> None:
         os._exit(0 if session.lost else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert (session.dir / layout.SESSION).read_bytes() == before
+    assert RunRecord(session.run_dir).run["status"] == "running"
     assert RunRecord(session.run_dir).history() == []
     assert session.lost == 0
     session.finish("interrupted")

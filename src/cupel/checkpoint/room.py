@@ -88,7 +88,7 @@ class CheckpointRoom:
             )
             path = self._publish(temporary, step)
             self._point(step, metrics)
-            self._prune(step)
+            self._prune()
         except (OSError, RecordError) as error:
             raise CheckpointError(f"checkpoint of step {step}: {error}") from error
         finally:
@@ -145,12 +145,14 @@ class CheckpointRoom:
                 "was dropped"
             )
         path = checkpoints.step_dir(self._run_dir, step)
+        replaced = path.with_name(f"{files.TRASH}{path.name}~{secrets.token_hex(4)}")
         if path.exists():
             # A kill between the two renames leaves the checkpoints of other steps; there is no
             # portable way to exchange two folders at once.
-            path.rename(path.with_name(f"{files.TRASH}{path.name}~{secrets.token_hex(4)}"))
+            path.rename(replaced)
         temporary.rename(path)
         files.sync_folder(path.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
         return path
 
     def _point(self, step: int, metrics: Mapping[str, float]) -> None:
@@ -161,16 +163,15 @@ class CheckpointRoom:
                 self._run_dir, best, float(metrics[best]), goal=self._settings.goal, step=step
             )
 
-    def _prune(self, step: int) -> None:
-        # The one just written is pinned: after going back to an earlier step it is not the newest.
+    def _prune(self) -> None:
         keep = checkpoints.retained(
             checkpoints.list_steps(self._run_dir),
             keep_last=self._settings.keep_last,
             keep_every=self._settings.keep_every or 0,
-            pinned={step} | checkpoints.pinned_steps(self._run_dir),
+            pinned=checkpoints.pinned_steps(self._run_dir),
         )
+        # It also spares what `latest` names: after going back that is not the newest step.
         checkpoints.prune(self._run_dir, keep)
-        checkpoints.sweep(self._run_dir)
 
     def _steps(self) -> list[int]:
         """The steps of all checkpoints, ascending, also of those that have lost their manifest."""

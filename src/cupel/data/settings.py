@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from cupel.config import Settings
+from cupel.config import INERT, Settings
 
 DEFAULT_VOCABULARY = 512
 
@@ -38,6 +38,7 @@ class TextDataSettings(Settings):
     cache: str | None = Field(
         None,
         description="folder for token files; null for $CUPEL_CACHE, else ~/.cache/cupel",
+        json_schema_extra=INERT,
     )
     max_bytes: int | None = Field(
         None,

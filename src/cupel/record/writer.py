@@ -27,7 +27,7 @@ class LineWriter:
         self.first_error: OSError | None = None
         self._pid = os.getpid()
         # A signal handler may log while its own thread is inside append: reentrant.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._torn = False
         self._unsynced = False
         self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)

@@ -135,6 +135,7 @@ class Loop:
 
     def _step(self) -> None:
         step = self.progress.step + 1
+        self.dispatcher.tell(Event.STEP_START, {"step": step})
         self._look(Event.STEP_START, step)
         loss, numbers, batch = self._forward_backward(step)
         if self._scaler is not None:

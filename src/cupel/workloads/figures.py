@@ -21,22 +21,23 @@ from cupel.record.reader import RunRecord
 
 
 class CurveDrawer:
-    """Draws at every `settings.every` steps and at the run's end; `drawn` lists the last files."""
+    """Draws at every `settings.every` steps and at the run's end; `drawn` lists the last files.
 
-    events = (Event.STEP_END, Event.RUN_END)
+    A step's figure is drawn when the next step starts, so that it shows the step's evaluation.
+    """
+
+    events = (Event.STEP_START, Event.RUN_END)
 
     def __init__(
         self, run_dir: Path, settings: FigureSettings, *, references: Mapping[str, float]
     ) -> None:
         self._run_dir, self._settings, self._references = run_dir, settings, dict(references)
         self.drawn: list[Path] = []
-        self._drawn_at = -1
 
     def __call__(self, event: Event, payload: Any) -> None:
-        step, every = payload["step"], self._settings.every
-        due = event == Event.RUN_END or (every is not None and step % every == 0)
-        if due and step != self._drawn_at:
-            self._drawn_at = step
+        ended = event == Event.RUN_END
+        step, every = payload["step"] - (not ended), self._settings.every
+        if ended or (every is not None and step > 0 and step % every == 0):
             data = curve_data(RunRecord(self._run_dir), references=self._references)
             self.drawn = draw_training_curves(
                 data, self._run_dir / "figures", step=step, settings=self._settings

@@ -93,6 +93,10 @@ class GPTWorkload:
         """What the record keeps about the data: hashes, sizes, entropies, the validation set."""
         return {**self.tokens.describe(), "validation": self.val_name}
 
+    def notes(self) -> tuple[str, ...]:
+        """Sentences about the data that the user should see."""
+        return self.tokens.notes
+
     def files(self) -> dict[str, dict[str, Any]]:
         """Files for the run folder: the tokenizer, so that a run can be sampled from alone."""
         return {TOKENIZER: self.tokens.tokenizer_state()}

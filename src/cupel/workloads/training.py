@@ -83,6 +83,8 @@ def train(
         workload = registry.resolve("workload", recipe.workload).build(
             recipe.workload_settings, seed=recipe.seed
         )
+        for note in _offer(workload, "notes", ()):
+            display.say(note)
         _check(recipe, workload, root=root, resume=resume, world=world)
         session = _open(recipe, workload, root=root, resume=resume) if world.first else None
         run_dir = Path(world.from_first(str(session.run_dir) if session else ""))
@@ -280,7 +282,8 @@ def _open(recipe: Recipe, workload: Workload, *, root: Path, resume: Path | None
 
 
 def _offer(workload: Any, name: str, otherwise: Any) -> Any:
-    """What a workload offers beyond its protocol: `describe`, `references`, `files`, `sample`."""
+    """What a workload offers beyond its protocol: `describe`, `notes`, `references`, `files`,
+    `sample`."""
     method = getattr(workload, name, None)
     return method() if callable(method) else otherwise
 
