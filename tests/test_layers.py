@@ -131,7 +131,9 @@ def test_a_broken_rule_is_named_with_file_line_and_rule(tmp_path: Path) -> None:
 def test_a_heavy_import_is_found_at_the_top_and_allowed_in_a_function(tmp_path: Path) -> None:
     bad = tmp_path / "bad.py"
     bad.write_text("import torch\n\ndef f():\n    import numpy\n")
-    assert heavy_imports(bad, "cli/bad.py") == ["cli/bad.py:1: imports torch when it is imported itself"]
+    assert heavy_imports(bad, "cli/bad.py") == [
+        "cli/bad.py:1: imports torch when it is imported itself"
+    ]
 
 
 def test_package_inits_are_empty() -> None:

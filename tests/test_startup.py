@@ -43,7 +43,9 @@ def cli(*arguments: str) -> str:
         cli("runs", "ls"),
     ],
 )  # fmt: skip
-def test_starting_loads_nothing_heavy(code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_starting_loads_nothing_heavy(
+    code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("CUPEL_ROOT", str(tmp_path))
     assert loaded_after(code) == set()
 

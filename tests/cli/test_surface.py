@@ -6,7 +6,6 @@ To accept a change: python tests/cli/test_surface.py
 from __future__ import annotations
 
 from pathlib import Path
-
 from typing import Any
 
 import typer

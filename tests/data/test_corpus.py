@@ -166,7 +166,7 @@ def test_a_missing_path_is_named_with_what_to_give_instead(tmp_path):
 
 def test_an_empty_file_is_refused(tmp_path):
     (tmp_path / "empty").touch()
-    with pytest.raises(DataError, match="empty gives 0 bytes"):
+    with pytest.raises(DataError, match="empty is empty"):
         load(tmp_path / "empty")
 
 

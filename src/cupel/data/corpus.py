@@ -184,6 +184,10 @@ def _split_by_position(
     document: Document, val_fraction: float
 ) -> tuple[list[Document], list[Document]]:
     content = document.content
+    if not content:
+        raise DataError(
+            f"data.path: {document.name} is empty; give a text (or a folder of texts) to train on"
+        )
     if len(content) < 2:
         raise DataError(
             f"data: {document.name} gives {len(content)} bytes, and each split needs one; "
