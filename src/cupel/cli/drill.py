@@ -5,6 +5,7 @@ Each process writes to a record root of its own, so nothing of the user's runs i
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -111,26 +112,35 @@ def verify_resume(drill: Drill, *, kill_at: int | None) -> Verdict:
     if not history:
         raise UsageError("the run logged no numbers, so there is nothing to compare")
     last = history[-1]["_step"]
-    target = kill_at if kill_at is not None else random.SystemRandom().randint(1, max(1, last - 1))
+    target = kill_at if kill_at is not None else _kill_step(undisturbed, last)
     if target >= last:
         raise UsageError(f"--kill-at {target}: the run has {last} steps; choose a smaller one")
     _say(f"training again, to be killed after step {target} of {last}")
-    killed_at = _killed(drill, after=target)
+    killed_at = kill_after(drill, after=target)
     _say("resuming in a new process")
+    return resumed_like(drill, undisturbed, killed_at=killed_at)
+
+
+def resumed_like(drill: Drill, undisturbed: RunRecord, *, killed_at: int) -> Verdict:
+    """The second half of `verify_resume`: go on with the run that was killed, and compare."""
     resumed = drill.finish("killed", drill.start("killed"))
-    sessions = resumed.sessions
+    session, went_on = resumed.sessions[-1].number, resumed.sessions[-1].start_step
     comparison = compare(undisturbed, resumed)
-    went_on = sessions[-1].start_step
-    lines = [
-        f"killed with SIGKILL after step {killed_at}; session {sessions[-1].number} went on from "
-        f"the checkpoint of step {went_on}",
-        *_lines(comparison, "the undisturbed run", "the resumed run"),
-    ]
-    equal = comparison.equal and len(sessions) > 1
-    if len(sessions) < 2:
-        lines.append("NOT RESUMED: the second process began a new session of no run")
+    lines = [f"killed with SIGKILL after step {killed_at}"]
+    if session > 1 and went_on:
+        lines.append(f"session {session} went on from the checkpoint of step {went_on}")
+    elif session > 1:
+        lines.append("NOTHING RESTORED: there was no checkpoint yet; choose a later --kill-at")
+    else:
+        lines.append("NOT RESUMED: the second process found no run to go on with")
+    equal = comparison.equal and session > 1 and bool(went_on)
+    lines += _lines(comparison, "the undisturbed run", "the resumed run")
     lines.append("resume is exact" if equal else "resume is NOT exact")
-    facts = {"steps": last, "killed_at": killed_at, "resumed_from": went_on}
+    facts = {
+        "steps": undisturbed.history()[-1]["_step"],
+        "killed_at": killed_at,
+        "resumed_from": went_on,
+    }
     return Verdict(equal, lines, {**facts, **_facts(comparison)})
 
 
@@ -152,10 +162,10 @@ def verify_monitors(drill: Drill) -> Verdict:
             f"{name}: {cost['calls']} calls, {1e3 * cost['cpu_s'] / max(1, cost['calls']):.2f} "
             f"CPU ms each{share}"
         )
-    calls = sum(cost["calls"] for cost in costs.values())
-    if calls == 0:
-        lines.append("NO MONITOR was called, so nothing has been proven")
-    equal = comparison.equal and calls > 0
+    idle = [name for name, cost in costs.items() if cost["calls"] == 0]
+    if idle or not costs:
+        lines.append(f"NEVER CALLED: {', '.join(idle) or 'any monitor'}; nothing is proven of it")
+    equal = comparison.equal and not idle and bool(costs)
     lines.append("monitors do not disturb" if equal else "monitors DISTURB the training")
     return Verdict(equal, lines, {"monitors": costs, **_facts(comparison)})
 
@@ -174,7 +184,15 @@ def _shortened(overrides: Sequence[str], steps: int) -> list[str]:
     return [f"{name}={value}" for name, value in wanted.items() if name not in given]
 
 
-def _killed(drill: Drill, *, after: int) -> int:
+def _kill_step(undisturbed: RunRecord, last: int) -> int:
+    """A random step after the first checkpoint, else nothing would be restored, and before the last
+    quarter, else a fast run might have ended."""
+    saved = [e["step"] for e in undisturbed.events() if e["_event"] == "checkpoint_saved"]
+    first = min(min(saved, default=0) + 1, max(1, last - 1))
+    return random.SystemRandom().randint(first, max(first, 3 * last // 4))
+
+
+def kill_after(drill: Drill, *, after: int) -> int:
     """Start a run and SIGKILL it when its record shows that step; the last step on record."""
     process = drill.start("killed")
     runs: list[RunRecord] = []
@@ -185,7 +203,7 @@ def _killed(drill: Drill, *, after: int) -> int:
             process.wait()
             break
         time.sleep(0.002)
-    if process.returncode == 0:
+    if process.returncode == 0 or (runs and runs[0].status == "finished"):
         raise UsageError(
             "the run had ended before it could be killed; give it more --steps, or an earlier "
             "--kill-at"
@@ -209,8 +227,8 @@ def _monitor_switches(drill: Drill) -> tuple[list[str], list[str]]:
     recipe = load(drill.command[4], drill.command[5:])
     names = [*recipe.monitors, *(n for n in registry.names("monitor") if n not in recipe.monitors)]
     every = max(1, drill.steps // 10)
-    on = [f"monitors.{name}.every={every}" for name in names if ":" not in name]
-    return on, ["monitors=off"]
+    on = json.dumps({name: {"every": every} for name in names})
+    return [f"monitors={on}"], ["monitors=off"]
 
 
 def _lines(comparison: Comparison, here: str, there: str) -> list[str]:

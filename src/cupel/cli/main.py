@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import typer
@@ -45,7 +46,13 @@ def _version(
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line; what goes wrong becomes one line on stderr and an exit code."""
+    """Run the command line; what goes wrong becomes one line on stderr and an exit code.
+
+    The current folder is on Python's path, as with `python -m`: a recipe may name a workload or
+    monitor of a module that lies there.
+    """
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
     sys.exit(_run(list(sys.argv[1:] if arguments is None else arguments)))
 
 
@@ -76,7 +83,7 @@ def _wrong_usage(error: typer.TyperException) -> int:
         return 2
     context = getattr(error, "ctx", None)
     more = f"; see: {context.command_path} --help" if context is not None else ""
-    _complain(" ".join(message.split()).rstrip(".") + more)
+    _complain(" ".join(message.split()).rstrip(".?") + more)
     return error.exit_code
 
 

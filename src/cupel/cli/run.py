@@ -156,13 +156,13 @@ def _dry_run(recipe: Recipe, *, debug: bool) -> None:
     import tempfile
 
     changes: dict[str, Any] = {
-        "train.steps": 6,
-        "train.evaluate_every": 3,
+        "train.steps": 4,
+        "train.evaluate_every": 2,
         "train.log_every": 1,
-        "checkpoint.every": 2,
+        "checkpoint.every": 3,
         "checkpoint.keep_last": 1,
-        "figures.every": 4,
-        **{f"monitors.{name}.every": 2 for name in recipe.monitors if ":" not in name},
+        "figures.every": 2,
+        "monitors": {name: {"every": 2} for name in recipe.monitors},
         **getattr(type(recipe.workload_settings), "dry_run", {}),
     }
     small = recipe.with_changes(changes)

@@ -109,7 +109,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "run": record.run_id,
         "status": record.status,
         "folder": str(record.run_dir),
-        "problem": record.problem or record.sessions[-1].fields.get("error"),
+        "problem": record.problem or (record.sessions and record.sessions[-1].fields.get("error")),
         "about": record.run.get("about") or record.run.get("notes"),
         "sessions": sessions,
         "steps": last.get("_step", 0),
@@ -123,7 +123,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "figures": figures,
         "damaged lines": record.damaged_lines,
     }
-    return {name: value for name, value in facts.items() if value not in (None, [], {}, 0)}
+    return {name: value for name, value in facts.items() if value not in (None, "", [], {}, 0)}
 
 
 def _seconds(session: Any) -> str:

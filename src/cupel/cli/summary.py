@@ -33,7 +33,8 @@ def print_summary(trained: Trained) -> None:
         print(f"Problems {trained.problems}; see {trained.run_dir}/sessions")
     run = trained.run_dir.name
     print("\nNext")
-    print(f"  cupel sample {run} --prompt 'class '      more text from this model")
+    if results["samples"]:
+        print(f"  cupel sample {run} --prompt 'class '      more text from this model")
     print(f"  cupel runs show {run}")
     print("  cupel run gpt-tiny data.path=YOUR.txt    train on text of your own")
 

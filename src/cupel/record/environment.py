@@ -14,6 +14,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,31 @@ def collect() -> dict[str, Any]:
         "cwd": _without_home(str(Path.cwd())),
         "host": socket.gethostname(),
     }
+
+
+# Facts on which the bits of a result may depend, as paths into env.json.
+_BITS_DEPEND_ON = (
+    ("git", "commit"),
+    ("dirty_patch_sha256",),
+    ("python",),
+    ("torch",),
+    ("torch_threads",),
+    ("cpu", "model"),
+    ("gpus",),
+)
+
+
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs between two sessions' environments that may change bits: `torch: 2.6 -> 2.7`."""
+    pairs = [(path, _at(before, path), _at(now, path)) for path in _BITS_DEPEND_ON]
+    return [f"{' '.join(path)}: {old} -> {new}" for path, old, new in pairs if old != new]
+
+
+def _at(facts: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = facts
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def git_state() -> dict[str, Any] | None:

@@ -105,7 +105,9 @@ def find_run(root: Path, text: str) -> Path:
     matching = exact or matching
     if not matching:
         known = [folder.name for folder in found]
-        raise UnknownName("run", text, known, hint=f"looked in {root}; list them with: cupel runs")
+        raise UnknownName(
+            "run", text, known, hint=f"looked in {root}; list them with: cupel runs ls"
+        )
     if len(matching) > 1:
         listed = ", ".join(sorted(str(folder.relative_to(root)) for folder in matching)[:8])
         raise RecordError(

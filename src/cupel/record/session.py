@@ -144,7 +144,7 @@ class Session:
         if (run_dir / layout.RESULTS).exists():
             raise ResumeError(
                 f"run {run_dir.name} is finished and its results are accepted; "
-                "start a new run with --resume never"
+                "start a new run with --resume never, in a script resume='never'"
             )
         numbers = layout.session_numbers(run_dir)
         if numbers:
@@ -157,7 +157,8 @@ class Session:
             except FileExistsError as error:
                 raise ResumeError(
                     f"another process is resuming run {run_dir.name}: it has opened session "
-                    f"{number:04d}; let it work, or start a new run with --resume never"
+                    f"{number:04d}; let it work, or start a "
+                    "new run with --resume never, in a script resume='never'"
                 ) from error
             session._update_run("running")
         return session
@@ -221,6 +222,16 @@ class Session:
         """Add facts to env.json: hashes of data, torch's version, threads."""
         self._facts.update(facts)
         self._write_quietly(layout.ENVIRONMENT, {"schema": layout.SCHEMA, **self._facts})
+
+    def changes(self) -> list[str]:
+        """What may make this session's bits differ from those of the one before; none if first."""
+        if self.number == 1:
+            return []
+        before = layout.session_dir(self.run_dir, self.number - 1) / layout.ENVIRONMENT
+        try:
+            return environment.changes(files.read_json(before), self._facts)
+        except RecordError:
+            return [f"session {self.number - 1:04d} left no readable {layout.ENVIRONMENT}"]
 
     def superseded(self) -> bool:
         """Whether a newer session of this run exists."""
@@ -352,7 +363,8 @@ def _refuse_the_living(last: SessionInfo) -> None:
     if last.status == "running":
         raise ResumeError(
             f"run {last.run_dir.name} is running: pid {last.pid} on {last.host}, session "
-            f"{last.number:04d}; stop it first, or start a new run with --resume never"
+            f"{last.number:04d}; stop it first, or start a new run with --resume never, "
+            "in a script resume='never'"
         )
 
 

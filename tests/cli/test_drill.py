@@ -1,0 +1,174 @@
+"""Drills on scripts that are good, and on scripts that give them nothing to prove."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cupel.cli.drill import Drill, Verdict, resumed_like, verify_monitors, verify_resume
+from cupel.errors import CupelError, RecipeError, UsageError
+
+pytestmark = pytest.mark.slow
+
+# A counter whose loss is a function of its state. No torch: a process costs a quarter second.
+COUNTS = """
+import json, os, sys, time
+from pathlib import Path
+from cupel.record.reader import find_unfinished
+from cupel.record.session import Session
+
+forget, begin_anew = "forget" in sys.argv, "begin_anew" in sys.argv
+root = os.environ["CUPEL_ROOT"]
+found = None if begin_anew else find_unfinished(root, "p", "i")
+if found:
+    session = Session.resume(found.run_dir)
+else:
+    session = Session.start(root=root, project="p", name="r", config={}, identity="i")
+state = session.run_dir / "state.json"
+step, total = json.loads(state.read_text()) if state.exists() else (0, 0)
+total = 0 if forget else total
+session.begin_at(step)
+while step < 40:
+    step += 1
+    total += step
+    session.log({"loss": 1 / total}, step=step)
+    if step % 5 == 0 and "never_save" not in sys.argv:
+        state.with_suffix(".new").write_text(json.dumps([step, total]))
+        state.with_suffix(".new").rename(state)
+        session.event("checkpoint_saved", step=step)
+    time.sleep(0.01)
+session.finish("finished", results={"state": {"total": str(total)}})
+"""
+
+
+@pytest.fixture
+def script(tmp_path: Path) -> Path:
+    path = tmp_path / "counts.py"
+    path.write_text(COUNTS)
+    return path
+
+
+def resumed(script: Path, *arguments: str, kill_at: int | None = None) -> Verdict:
+    with Drill.prepare(str(script), arguments, steps=40, keep=None) as drill:
+        return verify_resume(drill, kill_at=kill_at)
+
+
+def test_an_exact_script_passes_at_a_random_step(script: Path) -> None:
+    verdict = resumed(script)
+    assert verdict.equal, verdict.lines
+    assert verdict.lines[-1] == "resume is exact"
+    assert 5 <= verdict.facts["resumed_from"] <= verdict.facts["killed_at"] < 40
+    assert verdict.facts["parts"] == ["total"]
+
+
+def test_a_script_that_forgets_its_state_is_caught_at_the_first_step(script: Path) -> None:
+    verdict = resumed(script, "forget", kill_at=12)
+    assert not verdict.equal
+    went_on = verdict.facts["resumed_from"]
+    assert verdict.facts["first_difference"][:2] == (went_on + 1, "loss")
+    assert verdict.facts["different_parts"] == ["total"]
+    assert any(f"FIRST DIFFERENCE at step {went_on + 1}" in line for line in verdict.lines)
+    assert verdict.lines[-1] == "resume is NOT exact"
+
+
+def test_a_script_that_restores_nothing_proves_nothing(script: Path) -> None:
+    verdict = resumed(script, "never_save", kill_at=12)
+    assert not verdict.equal
+    assert any(line.startswith("NOTHING RESTORED") for line in verdict.lines)
+
+
+def test_a_script_that_begins_anew_is_told_how_to_go_on(script: Path) -> None:
+    with pytest.raises(UsageError, match="left 2 runs in its record, not 1"):
+        resumed(script, "begin_anew", kill_at=12)
+
+
+def test_a_step_that_the_run_does_not_reach_is_refused(script: Path) -> None:
+    with pytest.raises(UsageError, match="--kill-at 40: the run has 40 steps"):
+        resumed(script, kill_at=40)
+
+
+def test_a_script_that_fails_is_shown_with_its_last_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.py").write_text("print('so far'); raise SystemExit('no such thing')")
+    with pytest.raises(CupelError, match="undisturbed run ended with exit code 1: no such thing"):
+        resumed(tmp_path / "bad.py")
+
+
+def test_a_run_that_ends_before_it_is_killed_is_no_proof(tmp_path: Path, script: Path) -> None:
+    (tmp_path / "fast").mkdir()
+    fast = COUNTS.replace("time.sleep(0.01)", "pass")
+    script.write_text(fast)
+    with Drill.prepare(str(script), (), steps=40, keep=tmp_path / "fast") as drill:
+        undisturbed = drill.finish("undisturbed", drill.start("undisturbed"))
+        drill.finish("killed", drill.start("killed"))  # nobody killed it
+        with pytest.raises(UsageError, match="left 2 runs"):
+            resumed_like(drill, undisturbed, killed_at=12)
+
+
+def test_mistakes_in_a_recipe_are_told_before_anything_runs() -> None:
+    with (
+        pytest.raises(RecipeError, match="layerz"),
+        Drill.prepare("gpt-tiny", ["model.layerz=1"], steps=8, keep=None),
+    ):
+        pass
+    with (
+        pytest.raises(UsageError, match=r"no script at nothing\.py"),
+        Drill.prepare("nothing.py", (), steps=8, keep=None),
+    ):
+        pass
+
+
+def test_a_recipe_is_cut_short_except_where_told_otherwise(tmp_path: Path) -> None:
+    given = ["train.evaluate_every=3"]
+    with Drill.prepare("gpt-tiny", given, steps=16, keep=tmp_path) as drill:
+        assert drill.command[:5] == [sys.executable, "-m", "cupel", "run", "gpt-tiny"]
+        settings = drill.command[5:]
+    assert "train.steps=16" in settings
+    assert "checkpoint.every=3" in settings
+    assert [s for s in settings if s.startswith("train.evaluate_every")] == given
+
+
+MONITORED = """
+import os, sys
+from cupel.record.session import Session
+
+on = os.environ.get("CUPEL_MONITORS") != "off"
+disturb, never = "disturb" in sys.argv, "never" in sys.argv
+session = Session.start(
+    root=os.environ["CUPEL_ROOT"], project="p", name="r", config={}, identity="i"
+)
+session.begin_at(0)
+for step in range(1, 5):
+    loss = 1 / step + (1e-16 if on and disturb and step == 3 else 0)
+    session.log({"loss": loss, **({"norm": 2.0} if on else {})}, step=step)
+cost = {"calls": 0 if never else 4, "failures": 0, "wall_s": 0.1, "cpu_s": 0.1}
+results = {"state": {"model": "a"}, "monitors": {"norms": cost} if on else {}}
+session.finish("finished", results=results)
+"""
+
+
+def watched(path: Path, *arguments: str) -> Verdict:
+    path.write_text(MONITORED)
+    with Drill.prepare(str(path), arguments, steps=4, keep=None) as drill:
+        return verify_monitors(drill)
+
+
+def test_monitors_that_only_look_pass_with_their_cost(tmp_path: Path) -> None:
+    verdict = watched(tmp_path / "script.py")
+    assert verdict.equal, verdict.lines
+    assert verdict.facts["numbers"] == 4, "what only monitors write is left out"
+    assert "norms: 4 calls, 25.00 CPU ms each" in verdict.lines
+
+
+def test_a_monitor_that_disturbs_is_caught(tmp_path: Path) -> None:
+    verdict = watched(tmp_path / "script.py", "disturb")
+    assert not verdict.equal
+    assert verdict.facts["first_difference"][:2] == (3, "loss")
+    assert verdict.lines[-1] == "monitors DISTURB the training"
+
+
+def test_monitors_that_were_never_called_prove_nothing(tmp_path: Path) -> None:
+    verdict = watched(tmp_path / "script.py", "never")
+    assert not verdict.equal
+    assert any(line.startswith("NO MONITOR was called") for line in verdict.lines)
