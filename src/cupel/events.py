@@ -153,7 +153,7 @@ class Dispatcher:
         cost = self._costs[name]
         wall, cpu = time.perf_counter(), time.process_time()
         try:
-            return monitor(view)
+            return dict(monitor(view))  # what is no mapping is the monitor's failure as well
         except Exception as error:
             cost.failures += 1
             self._problem(name, error)

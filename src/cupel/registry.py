@@ -9,10 +9,13 @@ are `Object.Settings`, and importing the module is the price.
 from __future__ import annotations
 
 import importlib
+import re
 from dataclasses import dataclass
 from typing import Any
 
 from cupel.errors import MissingDependency, UnknownName, UsageError, did_you_mean
+
+_PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,8 @@ def import_object(path: str) -> Any:
 
     Raises UsageError that says which part was not found, MissingDependency for torch's absence.
     """
+    if not _PATH.fullmatch(path):
+        raise UsageError(f"'{path}' is no import path; write it as package.module:Object")
     module_name, _, attributes = path.partition(":")
     try:
         found: Any = importlib.import_module(module_name)

@@ -7,21 +7,19 @@ is killed leaves a run that reads as crashed.
 
 from __future__ import annotations
 
-import atexit
 import hashlib
 import json
 import os
 import sys
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from cupel.api.ending import end_with_python
 from cupel.api.run import Run
-from cupel.errors import ResumeError, UsageError
+from cupel.errors import RecordError, ResumeError, UsageError
 from cupel.record.layout import find_run, record_root
-from cupel.record.reader import RunRecord, find_unfinished
+from cupel.record.reader import RunRecord, find_unfinished, list_runs
 from cupel.record.session import Session
 
 _current: Run | None = None
@@ -39,12 +37,14 @@ def init(
 ) -> Run:
     """Start a run, or a new session of one, and make it the current run.
 
-    `config` is plain data (what json can hold). `resume="auto"` goes on with the newest unfinished
-    run of the same project, name and config; a run's id goes on with that run; "never" starts a
-    new one. The record goes to `root`, else $CUPEL_ROOT, else ./runs. $CUPEL_RESUME overrules
-    `resume`, so that a scheduler can restart a script without editing it.
+    `name` is by default the script's. `config` is plain data (what json can hold).
+    `resume="auto"` goes on with the newest unfinished run of the same project, name and config; a
+    run's id goes on with that run; "never" starts a new one. $CUPEL_RESUME overrules `resume`, so
+    that a scheduler can restart a script without editing it. The record goes to `root`, else
+    $CUPEL_ROOT, else ./runs.
 
-    Raises ResumeError when the run cannot be resumed, RecordError when nothing can be written.
+    Raises ResumeError when the run cannot be resumed, RecordError when nothing can be written,
+    UsageError for arguments that cannot be used and when a run is open already.
     """
     global _current
     if _current is not None and not _current.finished:
@@ -52,12 +52,14 @@ def init(
             f"run {_current.id} is still open in this process; call cupel.finish() before "
             "cupel.init(), or use `with cupel.init(…) as run:`"
         )
-    name = name or Path(sys.argv[0] or "run").stem or "run"
-    settings = dict(config or {})
+    if isinstance(tags, str):
+        raise UsageError(f"tags must be a list of texts; type tags=[{tags!r}]")
+    name = name or _script_name()
+    settings = _plain(config)
     identity = _identity(name, settings)
-    resume = os.environ.get("CUPEL_RESUME", resume)
     where = record_root(root)
-    previous = _previous(where, project, identity, resume)
+    resume = os.environ.get("CUPEL_RESUME") or resume
+    previous = None if resume == "never" else _previous(where, project, name, settings, resume)
     if previous is not None:
         session = Session.resume(previous)
     else:
@@ -71,7 +73,7 @@ def init(
             notes=notes,
         )
     _current = Run(session, project=project, name=name, config=settings)
-    _finish_at_exit()
+    end_with_python(lambda: _current)
     return _current
 
 
@@ -91,54 +93,63 @@ def _the_run(caller: str) -> Run:
     return _current
 
 
-def _previous(root: Path, project: str, identity: str, resume: str) -> Path | None:
-    if resume == "never":
-        return None
-    if resume == "auto":
-        found = find_unfinished(root, project, identity)
-        return None if found is None else found.run_dir
-    run_dir = find_run(root, resume)
-    if RunRecord(run_dir).identity != identity:
-        raise ResumeError(
-            f"run {run_dir.name} was started with another name or config; give it the same, "
-            'or start a new run with resume="never"'
+def _script_name() -> str:
+    script = Path(sys.argv[0])
+    return script.stem if script.suffix == ".py" else "run"  # at a prompt, or python -c
+
+
+def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The config as reading it from JSON would give it."""
+    if config is not None and not isinstance(config, Mapping):
+        raise UsageError(
+            f"config must be a dict, not a {type(config).__name__}; for argparse type "
+            "config=vars(args)"
         )
-    return run_dir
-
-
-def _identity(name: str, config: Mapping[str, Any]) -> str:
     try:
-        canonical = json.dumps([name, config], sort_keys=True, separators=(",", ":"))
+        plain: dict[str, Any] = json.loads(json.dumps(dict(config or {})))
     except (TypeError, ValueError) as error:
         raise UsageError(
             f"config must be plain data (numbers, strings, lists, dicts): {error}"
         ) from error
+    return plain
+
+
+def _identity(name: str, config: Mapping[str, Any]) -> str:
+    canonical = json.dumps([name, config], sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
 
 
-_hooked = False
+def _previous(
+    root: Path, project: str, name: str, config: Mapping[str, Any], resume: str
+) -> Path | None:
+    """The folder of the run to go on with; None when `auto` finds none."""
+    identity = _identity(name, config)
+    if resume == "auto":
+        for record in list_runs(root, project=project):
+            if record.identity == identity and record.status == "running":
+                raise ResumeError(
+                    f"run {record.run_id} of this project, name and config is running now; wait "
+                    'for it or stop it, or start another with resume="never"'
+                )
+        found = find_unfinished(root, project, identity)
+        return None if found is None else found.run_dir
+    record = RunRecord(find_run(root, resume))
+    if record.problem:
+        raise RecordError(record.problem)
+    if record.identity != identity or record.run_dir.parent.name != project:
+        raise ResumeError(
+            f"run {record.run_id} was started with other settings "
+            f"({_changes(record, project, name, config)}); give it the same ones, or start a new "
+            'run with resume="never"'
+        )
+    return record.run_dir
 
 
-def _finish_at_exit() -> None:
-    """Once a process: end the current run truthfully when Python ends."""
-    global _hooked
-    if _hooked:
-        return
-    _hooked = True
-    ordinary = sys.excepthook
+def _changes(record: RunRecord, project: str, name: str, config: Mapping[str, Any]) -> str:
+    from cupel.config import differences
 
-    def failed(
-        kind: type[BaseException], error: BaseException, trace: TracebackType | None
-    ) -> None:
-        if _current is not None and not _current.finished:
-            told = "".join(traceback.format_exception(kind, error, trace))
-            stopped = issubclass(kind, KeyboardInterrupt)
-            _current.finish("interrupted" if stopped else "failed", error=told)
-        ordinary(kind, error, trace)
-
-    def ended() -> None:
-        if _current is not None and not _current.finished:
-            _current.finish()
-
-    sys.excepthook = failed
-    atexit.register(ended)
+    before = {"project": record.run_dir.parent.name, "name": record.run.get("name")}
+    changed = differences(
+        {**before, "config": record.config}, {"project": project, "name": name, "config": config}
+    )
+    return "; ".join(changed[:4]) + ("; …" if len(changed) > 4 else "")

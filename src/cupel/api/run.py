@@ -8,16 +8,22 @@ is the script's to say, and `cupel verify resume SCRIPT.py` checks it.
 
 from __future__ import annotations
 
+import operator
 import os
+import sys
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from cupel.api.watched import check_watched, monitor_from
 from cupel.errors import MissingDependency, UsageError
-from cupel.events import Dispatcher, Event, Monitor, StepView
+from cupel.events import Dispatcher, Event, StepView
+from cupel.record.checkpoints import list_steps
 from cupel.record.model import describe_model
+from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 
 if TYPE_CHECKING:
@@ -42,13 +48,14 @@ class Run:
         self.step = 0
         self.finished = False
         self._session = session
-        self._parts: Parts | None = None
-        self._room: CheckpointRoom | None = None
+        self._store: tuple[CheckpointRoom, Parts] | None = None
         self._dispatcher = Dispatcher(on_problem=session.problem)
+        self._hooks: list[Any] = []
         self._units: dict[str, int] = {}
-        self._last: dict[str, float] = {}
+        self._updates = 0  # since the last log; inside steps() the step itself is known
         self._in_steps = False
-        if not session.resumed:
+        self._begun = not session.resumed
+        if self._begun:
             session.begin_at(0)
 
     @property
@@ -66,15 +73,27 @@ class Run:
 
         Numbers, 0-d tensors, numpy scalars and short arrays are accepted. Without `step` it is
         the step of `steps()`, or one more than at the last call. A value that cannot be kept is
-        left out and told of once; logging never stops training.
+        left out and told of once, and no failure of the disk stops training. Raises UsageError
+        for metrics that are no dict and a step that is no whole number.
         """
-        if step is None:
-            step = self.step if self._in_steps else self.step + 1
-        self.step = int(step)
+        if not isinstance(metrics, Mapping):
+            raise UsageError(
+                f'log() takes a dict, as run.log({{"loss": 0.5}}), not a {type(metrics).__name__}'
+            )
+        if step is not None:
+            self.step = _whole(step)
+        elif not self._in_steps:
+            self.step += 1
+        self._updates = 0
+        if not self._begun:
+            self._begin_before(self.step)
         self._session.log(metrics, step=self.step)
-        for key, value in metrics.items():
-            if isinstance(value, int | float):
-                self._last[key] = float(value)
+
+    def _begin_before(self, step: int) -> None:
+        """A resumed session without checkpoints goes on where its first line says."""
+        self._begun = True
+        if not list_steps(self.dir):
+            self._session.begin_at(step - 1)
 
     # ---- checkpoints -------------------------------------------------------------------------
 
@@ -84,34 +103,37 @@ class Run:
         Each needs `state_dict` and `load_state_dict`. The global random states of Python, numpy
         and torch are registered along, as `random`.
         """
-        room = self._checkpoints()
-        assert self._parts is not None
+        _, registered = self._checkpoints()
         for name, part in parts.items():
-            self._parts.register(name, part)
-        assert room is self._room
+            registered.register(name, part)
 
     def load_checkpoint(self) -> int:
-        """Restore the newest valid checkpoint into what was registered; its step, or 0."""
-        room = self._checkpoints()
-        assert self._parts is not None
-        restored = room.restore(self._parts)
+        """Restore the newest intact checkpoint into what was registered; its step, or 0.
+
+        A damaged one is passed over and told of. Raises CheckpointDamaged when all are, and
+        ResumeError when what was registered does not take what was saved.
+        """
+        room, parts = self._checkpoints()
+        restored = room.restore(parts)
         for line in restored.skipped if restored else ():
             self._session.note(line)
+            sys.stderr.write(f"cupel: {line}\n")
         self.step = restored.step if restored else 0
+        self._begun = True
         self._session.begin_at(self.step)
-        if restored:
-            self._dispatcher.tell(Event.RESUMED, {"step": self.step})
         return self.step
 
     def save_checkpoint(self, metrics: Mapping[str, float] | None = None) -> Path:
-        """Write a checkpoint of the present step. Raises CheckpointError when it cannot."""
-        room = self._checkpoints()
-        assert self._parts is not None
-        saved = room.save(self.step, self._parts, metrics=metrics)
+        """Write a checkpoint of the present step: the newest two stay, and the best `val_loss`.
+
+        `metrics` are those that it may be the best of. Raises CheckpointError when it cannot be
+        written.
+        """
+        room, parts = self._checkpoints()
+        saved = room.save(self.step, parts, metrics=metrics)
         self._session.event(
             "checkpoint_saved", step=self.step, seconds=saved.seconds, bytes=saved.bytes
         )
-        self._dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
         return saved.path
 
     def steps(self, total: int, *, save_every: int | None = None) -> Iterator[int]:
@@ -120,6 +142,8 @@ class Run:
         A checkpoint is written every `save_every` steps and after the last. SIGTERM, SIGUSR1 and
         the first Ctrl-C write one after the step being made and leave Python with exit code 75.
         """
+        if save_every is not None and save_every < 1:
+            raise UsageError(f"save_every is {save_every}; it must be 1 or more, or left out")
         from cupel.checkpoint.stop import EXIT_INTERRUPTED, StopRequest
 
         start = self.load_checkpoint()
@@ -139,9 +163,9 @@ class Run:
         finally:
             self._in_steps = False
 
-    def _checkpoints(self) -> CheckpointRoom:
-        """The checkpoint room, opened at its first use (this is where torch comes in)."""
-        if self._room is None:
+    def _checkpoints(self) -> tuple[CheckpointRoom, Parts]:
+        """The checkpoint room and what is registered; torch comes in at the first use."""
+        if self._store is None:
             try:
                 from cupel.api.random_states import RandomStates
                 from cupel.checkpoint.parts import Parts
@@ -153,12 +177,12 @@ class Run:
                 raise MissingDependency(
                     missing.name, extra="train", purpose="saving checkpoints"
                 ) from missing
-            self._room = CheckpointRoom(
+            room = CheckpointRoom(
                 self.dir, settings=CheckpointSettings(), superseded=self._session.superseded
             )
-            self._parts = Parts()
-            self._parts.register("random", RandomStates())
-        return self._room
+            self._store = room, Parts()
+            self._store[1].register("random", RandomStates())
+        return self._store
 
     # ---- monitors ----------------------------------------------------------------------------
 
@@ -173,30 +197,38 @@ class Run:
         """Measure at every `optimizer.step()`, and log what was measured at that step.
 
         `monitors` maps names to settings (`{"norms": {"every": 10}}`) or to objects of your own
-        that follow `cupel.events.Monitor`. `units` says what a step sees, as {"images": 128}.
-        $CUPEL_MONITORS=off leaves all of them out. Writes `model.json`.
+        that follow `cupel.events.Monitor`. Gradients are seen as the optimizer gets them, after
+        any clipping. `units` says what a step sees, as {"images": 128}. Outside of `steps()` each
+        `optimizer.step()` counts as one step after the last that was logged.
+        $CUPEL_MONITORS=off leaves all monitors out. Writes `model.json`.
+
+        Raises UsageError for what is no model, optimizer or monitor, for two monitors that would
+        write one metric, and for a second call.
         """
-        if not hasattr(optimizer, "register_step_pre_hook"):
-            raise UsageError(
-                f"watch() needs the torch optimizer as its second argument, not a "
-                f"{type(optimizer).__name__}"
-            )
-        self._units = dict(units or {})
-        self._session.write_run_json("model.json", describe_model(model))
+        check_watched(model, optimizer)
+        if self._hooks:
+            raise UsageError("this run watches an optimizer already; call watch() once")
         if os.environ.get("CUPEL_MONITORS") != "off":
             for name, chosen in monitors.items():
-                self._dispatcher.add_monitor(name, _monitor(name, chosen))
+                self._dispatcher.add_monitor(name, monitor_from(name, chosen))
         self._dispatcher.check_keys(model)
-        optimizer.register_step_pre_hook(
-            lambda opt, args, kwargs: self._look(Event.AFTER_BACKWARD, model, opt)
-        )
-        optimizer.register_step_post_hook(
-            lambda opt, args, kwargs: self._look(Event.STEP_END, model, opt)
-        )
+        self._units = dict(units or {})
+        self._session.write_run_json("model.json", describe_model(model))
+
+        def before(opt: Any, args: Any, kwargs: Any) -> None:
+            self._updates += 1
+            self._look(Event.AFTER_BACKWARD, model, opt)
+
+        def after(opt: Any, args: Any, kwargs: Any) -> None:
+            self._look(Event.STEP_END, model, opt)
+
+        self._hooks = [
+            optimizer.register_step_pre_hook(before),
+            optimizer.register_step_post_hook(after),
+        ]
 
     def _look(self, event: Event, model: Any, optimizer: Any) -> None:
-        # Outside of steps() the step in the making is the one after the last that was logged.
-        step = self.step if self._in_steps else self.step + 1
+        step = self.step if self._in_steps else self.step + self._updates
         if self._dispatcher.watches(event, step):
             view = StepView(model, optimizer, step, units=self._units)
             measured = self._dispatcher.measure(event, view)
@@ -206,26 +238,38 @@ class Run:
     # ---- the end -----------------------------------------------------------------------------
 
     def finish(self, status: Status = "finished", *, error: str | None = None) -> None:
-        """End the run. A finished one gets `results.json` with the last value of every metric."""
+        """End the run; a second call does nothing.
+
+        A finished one gets `results.json`: the last value of every metric, what the monitors cost,
+        and a hash of every registered part. Reads the record once, about 3 µs a line.
+        """
         if self.finished:
             return
         self.finished = True
-        results: dict[str, Any] | None = None
-        if status == "finished":
-            results = {"step": self.step, "final": dict(self._last)}
-            if self._parts is not None:
-                results["state"] = self._parts.hashes()
-            costs = self._dispatcher.costs()
-            results["monitors"] = {
-                name: {
-                    "calls": c.calls,
-                    "failures": c.failures,
-                    "wall_s": c.wall_s,
-                    "cpu_s": c.cpu_s,
-                }
-                for name, c in costs.items()
-            }
+        for hook in self._hooks:
+            hook.remove()
+        try:
+            results = self._results() if status == "finished" else None
+        except Exception as problem:
+            self._session.finish("failed", error=f"results: {problem}")
+            raise
         self._session.finish(status, results=results, error=error)
+
+    def _results(self) -> dict[str, Any]:
+        final: dict[str, Any] = {}
+        for row in RunRecord(self.dir).history():
+            final |= row
+        costs = self._dispatcher.costs()
+        results = {
+            "step": self.step,
+            "final": {
+                key: value
+                for key, value in final.items()
+                if key not in ("_step", "_t") and isinstance(value, int | float)
+            },
+            "monitors": {name: asdict(cost) for name, cost in costs.items()},
+        }
+        return results if self._store is None else {**results, "state": self._store[1].hashes()}
 
     def __enter__(self) -> Self:
         return self
@@ -244,17 +288,8 @@ class Run:
             self.finish("failed", error="".join(traceback.format_exception(error)))
 
 
-def _monitor(name: str, chosen: Any) -> Monitor:
-    """A monitor from its settings, or the object itself when it is one already."""
-    if isinstance(chosen, Mapping):
-        from cupel import registry
-
-        settings = registry.settings_of("monitor", name)
-        found: Monitor = registry.resolve("monitor", name)(settings(**chosen))
-        return found
-    if not isinstance(chosen, Monitor):
-        raise UsageError(
-            f"monitor '{name}': expected settings as a dict, or an object with on, every, keys() "
-            f"and a call; got a {type(chosen).__name__}"
-        )
-    return chosen
+def _whole(step: Any) -> int:
+    try:
+        return operator.index(step)
+    except TypeError as error:
+        raise UsageError(f"step is {step!r}; it must be a whole number") from error

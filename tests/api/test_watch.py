@@ -1,0 +1,227 @@
+"""`Run.watch`: monitors look at a loop of one's own through the optimizer's hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import cupel
+from cupel.errors import UnknownName, UsageError
+from cupel.events import Event, StepView
+from cupel.record.reader import RunRecord
+
+Init = Callable[..., cupel.Run]
+
+
+class Mine:
+    """A monitor of one's own: returns the step under one key."""
+
+    def __init__(self, key: str = "mine", *, on: Event = Event.STEP_END, every: int = 1) -> None:
+        self.key, self.on, self.every = key, on, every
+
+    def keys(self, model: Any) -> list[str]:
+        return [self.key]
+
+    def __call__(self, view: StepView) -> Mapping[str, Any]:
+        return {self.key: view.step}
+
+
+class Complete(Mine):
+    """Has all that the protocol names already as a class."""
+
+    on, every = Event.STEP_END, 1
+
+
+@pytest.fixture
+def model() -> nn.Module:
+    torch.default_generator.manual_seed(1)
+    return nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
+
+
+@pytest.fixture
+def optimizer(model: nn.Module) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=0.1)
+
+
+def update(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    loss: torch.Tensor = model(torch.ones(2, 3)).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
+def measured(run: cupel.Run, key: str) -> list[tuple[int, Any]]:
+    return [(row["_step"], row[key]) for row in RunRecord(run.dir).history([key])]
+
+
+def test_built_in_monitors_measure_at_their_steps(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    chosen = {"norms": {"every": 2, "total": True}, "throughput": {"every": 2}}
+    with init() as run:
+        run.watch(model, optimizer, monitors=chosen, units={"images": 2})
+        norms = []
+        for _ in range(6):
+            loss = update(model, optimizer)
+            norms.append(float(nn.utils.get_total_norm([p.grad for p in model.parameters()])))
+            run.log({"loss": loss})
+    found = measured(run, "grad_norm/total")
+    assert [step for step, _ in found] == [2, 4, 6]
+    assert [norm for _, norm in found] == pytest.approx(norms[1::2])
+    assert [step for step, _ in measured(run, "perf/images_per_s")] == [4, 6]
+    results = RunRecord(run.dir).results
+    assert results is not None
+    assert results["monitors"]["norms"]["calls"] == 3
+    assert results["final"].keys() > {"loss", "grad_norm/total", "perf/images_per_s"}
+    assert (run.dir / "model.json").is_file()
+
+
+def test_a_monitor_sees_gradients_before_and_weights_after_the_update(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    seen: dict[str, tuple[torch.Tensor, bool]] = {}
+
+    class Looks(Mine):
+        def __call__(self, view: StepView) -> Mapping[str, Any]:
+            weight = view.model[0].weight
+            seen[self.key] = weight.detach().clone(), weight.grad is not None
+            return {self.key: 1}
+
+    before = model[0].weight.detach().clone()
+    with init() as run:
+        run.watch(
+            model,
+            optimizer,
+            monitors={"a": Looks("before", on=Event.AFTER_BACKWARD), "b": Looks("after")},
+        )
+        update(model, optimizer)
+    assert torch.equal(seen["before"][0], before)
+    assert torch.equal(seen["after"][0], model[0].weight)
+    assert not torch.equal(model[0].weight, before)
+    assert seen["before"][1]
+    assert seen["after"][1]
+
+
+def test_outside_of_steps_every_update_counts_also_when_few_are_logged(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    with init() as run:
+        run.watch(model, optimizer, monitors={"mine": Mine(every=2)})
+        for step in range(1, 11):
+            loss = update(model, optimizer)
+            if step % 5 == 0:
+                run.log({"loss": loss}, step=step)
+    assert measured(run, "mine") == [(step, step) for step in (2, 4, 6, 8, 10)]
+
+
+def test_inside_of_steps_the_step_is_the_one_being_made(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    run = init()
+    run.watch(model, optimizer, monitors={"mine": Mine()})
+    run.register(model=model)
+    for _ in run.steps(3):
+        update(model, optimizer)
+    run.finish("interrupted")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with init(resume="auto") as resumed:
+        resumed.watch(model, optimizer, monitors={"mine": Mine()})
+        resumed.register(model=model)
+        for _ in resumed.steps(5):
+            update(model, optimizer)
+            resumed.log({"loss": 0.0})
+    assert measured(run, "mine") == [(step, step) for step in range(1, 6)]
+
+
+def test_a_failing_monitor_is_told_once_and_training_goes_on(
+    init: Init,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    class Fails(Mine):
+        def __call__(self, view: StepView) -> Mapping[str, Any]:
+            raise RuntimeError("no such layer")
+
+    with init() as run:
+        run.watch(model, optimizer, monitors={"fails": Fails(), "mine": Mine("other")})
+        for _ in range(3):
+            run.log({"loss": update(model, optimizer)})
+    told = capsys.readouterr().err
+    assert told.count("cupel: fails: RuntimeError: no such layer (told once") == 1
+    assert [step for step, _ in measured(run, "other")] == [1, 2, 3]
+    results = RunRecord(run.dir).results
+    assert results is not None
+    assert results["monitors"]["fails"]["failures"] == 3
+
+
+def test_the_variable_leaves_all_monitors_out(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUPEL_MONITORS", "off")
+    with init() as run:
+        run.watch(model, optimizer, monitors={"mine": Mine()})
+        update(model, optimizer)
+        run.log({"loss": 0.0})
+    assert measured(run, "mine") == []
+    assert measured(run, "loss") == [(1, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "monitors,told",
+    [
+        ({"a": Mine("x"), "b": Mine("x")}, "'x' would be written twice, by monitor 'a' and"),
+        ({"norms": {"every": 0}}, "norms.every: 0 is out of range; it must be 1 or more"),
+        ({"norms": {"evry": 5}}, "norms.evry: no such setting; did you mean 'every'?"),
+        ({"a": Complete}, r"monitor 'a': expected settings as a dict, or an object with on, every"),
+        ({"a": 3}, "monitor 'a': expected settings .* got 3"),
+        ({"a": Mine(on=Event.STEP_START)}, "looks at step_start, .* can serve: after_backward, "),
+        ({"norm": {}}, "no monitor is called 'norm'; did you mean 'norms'"),
+    ],
+)
+def test_monitors_that_cannot_serve_are_refused_in_one_line(
+    init: Init,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    monitors: dict[str, Any],
+    told: str,
+) -> None:
+    with init() as run, pytest.raises(UsageError, match=told) as raised:
+        run.watch(model, optimizer, monitors=monitors)
+    assert len(str(raised.value).splitlines()) == 1
+    assert isinstance(raised.value, UnknownName) == ("norm" in monitors)
+    assert not (run.dir / "model.json").exists()
+
+
+def test_swapped_or_wrong_arguments_are_told_apart(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    with init() as run:
+        with pytest.raises(UsageError, match="optimizer as its second argument, not a Sequential"):
+            run.watch(optimizer, model)
+        with pytest.raises(UsageError, match="module as its first argument, not a SGD"):
+            run.watch(optimizer, optimizer)
+        run.watch(model, optimizer)
+        with pytest.raises(UsageError, match=r"watches an optimizer already; call watch\(\) once"):
+            run.watch(model, optimizer)
+
+
+def test_the_end_of_the_run_takes_the_hooks_away(
+    init: Init,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with init() as first:
+        first.watch(model, optimizer, monitors={"mine": Mine()})
+        update(model, optimizer)
+    with init() as second:
+        second.watch(model, optimizer, monitors={"mine": Mine()})
+        update(model, optimizer)
+    assert measured(first, "mine") == measured(second, "mine") == [(1, 1)]
+    assert capsys.readouterr().err == ""
