@@ -7,14 +7,14 @@ and the hashes of every stateful part that each wrote at its end.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from cupel.record.reader import RunRecord
 
-MEASURED_BY_CLOCK = ("perf/", "time/", "_t")
+MEASURED_BY_CLOCK = ("perf/", "time/")
+_OWN = ("_step", "_t")  # the record's own fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,8 @@ class Comparison:
     @property
     def equal(self) -> bool:
         """Equal in every number and every part, of which there must be some to compare."""
-        return self.first is None and not self.parts and self.numbers > 0
+        compared = self.numbers > 0 or bool(self.compared_parts)
+        return self.first is None and not self.parts and compared
 
 
 def compare(here: RunRecord, there: RunRecord, *, only_common: bool = False) -> Comparison:
@@ -62,7 +63,9 @@ def compare(here: RunRecord, there: RunRecord, *, only_common: bool = False) -> 
 def _numbers(record: RunRecord) -> dict[int, dict[str, Any]]:
     return {
         row["_step"]: {
-            key: value for key, value in row.items() if not key.startswith(MEASURED_BY_CLOCK)
+            key: value
+            for key, value in row.items()
+            if not key.startswith(MEASURED_BY_CLOCK) and key not in _OWN
         }
         for row in record.history()
     }
@@ -74,6 +77,5 @@ def _state(record: RunRecord) -> Mapping[str, str]:
 
 
 def _same(one: Any, two: Any) -> bool:
-    if isinstance(one, float) and isinstance(two, float) and math.isnan(one) and math.isnan(two):
-        return True
-    return type(one) is type(two) and one == two and str(one) == str(two)  # str: 0.0 is not -0.0
+    # Not `==`: NaN, also within arrays, equals itself here; 0.0 and -0.0, or 1 and 1.0, differ.
+    return repr(one) == repr(two)

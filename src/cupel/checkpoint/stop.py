@@ -7,6 +7,8 @@ thread; elsewhere the flag stays down and the signals keep their old meaning.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import threading
 from types import FrameType, TracebackType
@@ -21,6 +23,7 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.name: str | None = None
+        self._interrupted = False
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -38,6 +41,11 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        if self.name == "SIGINT" and number == signal.SIGINT:
+        if self._interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt  # the second Ctrl-C: abort now, without a checkpoint
+        self._interrupted |= number == signal.SIGINT
+        if self.name is None and int(os.environ.get("RANK", 0)) == 0:
+            # Not print: a handler may have interrupted one. A closed stderr must not matter.
+            with contextlib.suppress(OSError):
+                os.write(2, b"\nstopping at the next step boundary; press Ctrl-C twice to abort\n")
         self.name = signal.Signals(number).name

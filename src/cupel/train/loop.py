@@ -72,6 +72,7 @@ class Loop:
         self._checkpoint_every, self._checkpoint_best = checkpoint_every, checkpoint_best
         self._streams = Streams(seed)
         self._saved_at = -1
+        self._measured: dict[str, Any] = {}  # by monitors, in this step
 
         self.parts = Parts()
         self.model = self._own("model", workload.model.to(world.device))
@@ -109,22 +110,23 @@ class Loop:
             self.dispatcher.tell(Event.RESUMED, {"step": restored.step})
         return restored
 
-    def run(self) -> Outcome:
+    def run(self, stop: StopRequest) -> Outcome:
         """Train until the last step, early stopping, or a request to stop.
 
+        `stop` has been entered by whoever opened the record, so that no signal falls between.
         Raises TrainingFailed when the loss is not finite and `nonfinite` is `stop`, and
         CheckpointError when the last checkpoint cannot be written.
         """
         self.dispatcher.tell(Event.RUN_START, {"step": self.progress.step})
         try:
-            with StopRequest() as stop:
-                while not self._done():
-                    self._step()
-                    self._between_steps()
-                    if self.world.any(stop.name is not None):
-                        self._save(must=True)
-                        return Outcome("interrupted", self.progress.step, stop.name)
-                self._finish()
+            while not self._done():
+                if self.world.any(stop.name is not None):
+                    self._save(must=True)
+                    signal = stop.name or "a signal to another rank"
+                    return Outcome("interrupted", self.progress.step, signal)
+                self._step()
+                self._between_steps()
+            self._finish()
         except Exception as error:
             self.dispatcher.tell(Event.FAILURE, error)
             raise
@@ -135,21 +137,25 @@ class Loop:
 
     def _step(self) -> None:
         step = self.progress.step + 1
+        self._measured = {}
         self.dispatcher.tell(Event.STEP_START, {"step": step})
         self._look(Event.STEP_START, step)
         loss, numbers, batch = self._forward_backward(step)
         if self._scaler is not None:
             self._scaler.unscale_(self.optimizer)
-        numbers |= self._look(Event.AFTER_BACKWARD, step, loss, batch)
+        self._look(Event.AFTER_BACKWARD, step, loss, batch)
         norm = self._clip()
         lr = self.optimizer.param_groups[0]["lr"]
         self._update()
         self.progress.step = step
-        numbers |= self._look(Event.STEP_END, step, loss, batch)
+        self._look(Event.STEP_END, step, loss, batch)
         self._log(step, {"loss": loss, "lr": lr, "grad_norm/total": norm, **numbers})
 
-    def _forward_backward(self, step: int) -> tuple[Tensor, dict[str, Any], Any]:
-        """Gradients of the mean loss over the global batch; the loss is averaged over ranks."""
+    def _forward_backward(self, step: int) -> tuple[Tensor, Mapping[str, Any], Any]:
+        """Gradients of the mean loss over the global batch; the loss is averaged over ranks.
+
+        The workload's numbers and the batch are those of this rank's last micro-batch.
+        """
         accumulate, world = self.settings.accumulate, self.world
         self.model.train()
         self.optimizer.zero_grad(set_to_none=True)
@@ -165,10 +171,10 @@ class Loop:
                     loss, numbers = self._objective(batch)
                 total += loss.detach()
                 if last:
-                    numbers = {**numbers, **self._look(Event.AFTER_FORWARD, step, loss, batch)}
+                    self._look(Event.AFTER_FORWARD, step, loss, batch)
                 scaled = loss / accumulate if accumulate > 1 else loss
                 (scaled if self._scaler is None else self._scaler.scale(scaled)).backward()
-        return world.mean(total / accumulate), dict(numbers), batch
+        return world.mean(total / accumulate), numbers, batch
 
     def _clip(self) -> Tensor:
         limit = math.inf if self.settings.clip is None else self.settings.clip
@@ -194,15 +200,13 @@ class Loop:
         if self.world.device.type == "cuda":
             torch.cuda.default_generators[self.world.device.index].manual_seed(key)
 
-    def _look(
-        self, event: Event, step: int, loss: Tensor | None = None, batch: Any = None
-    ) -> dict[str, Any]:
+    def _look(self, event: Event, step: int, loss: Tensor | None = None, batch: Any = None) -> None:
         if not self.dispatcher.watches(event, step):
-            return {}
+            return
         detached = None if loss is None else loss.detach()
         units = {self.workload.unit: self.workload.units_per_step}
         view = StepView(self.model, self.optimizer, step, detached, batch, self._fresh_loss, units)
-        return self.dispatcher.measure(event, view)
+        self._measured |= self.dispatcher.measure(event, view)
 
     def _fresh_loss(self, batch: Any) -> Tensor:
         with autocast(self.settings.precision, self.world.device):
@@ -211,9 +215,14 @@ class Loop:
 
     def _log(self, step: int, metrics: dict[str, Any]) -> None:
         if step % self.settings.log_every and step != self.settings.steps:
+            # What a monitor measured is kept whatever `log_every` says. No more than that: the
+            # loss is copied from the device here, and `progress` must not depend on monitors.
+            if self._measured:
+                self._recorder.log(self._measured, step=step)
             return
         metrics["loss"] = float(metrics["loss"])
         metrics["grad_norm/total"] = float(metrics["grad_norm/total"])
+        metrics |= self._measured
         self.progress.loss = metrics["loss"]
         self._recorder.log(metrics, step=step)
         self.dispatcher.tell(Event.STEP_END, {"step": step, **metrics})
@@ -256,6 +265,8 @@ class Loop:
             self._stopping.update(metrics[OBJECTIVE])
         step = self.progress.step
         self._recorder.log(metrics, step=step)
+        told = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
+        self._recorder.note(f"step {step}: {told}")
         self.dispatcher.tell(Event.EVAL_END, {"step": step, "best_before": before, **metrics})
 
     @torch.no_grad()
@@ -270,14 +281,14 @@ class Loop:
         A failure in the middle of a run is recorded and told, and the next one may succeed;
         with `must` (at the end, or when asked to stop) it is raised.
         """
-        if self._room is None or self._saved_at == self.progress.step:
+        if self._room is None or self.progress.step in (0, self._saved_at):
             return
-        if self.world.first:
-            self._write_checkpoint(self._room, must=must)
-        self._saved_at = self.progress.step
-        self.world.barrier()
+        written = self.world.first and self._write_checkpoint(self._room, must=must)
+        if self.world.any(written):  # no rank goes on before the checkpoint is on the disk
+            self._saved_at = self.progress.step
 
-    def _write_checkpoint(self, room: CheckpointRoom, *, must: bool) -> None:
+    def _write_checkpoint(self, room: CheckpointRoom, *, must: bool) -> bool:
+        """Whether it could be written; with `must` a failure is raised instead."""
         step, progress = self.progress.step, self.progress
         metrics = progress.evaluation if progress.evaluated_at == step else {}
         try:
@@ -285,22 +296,24 @@ class Loop:
         except CheckpointError as error:
             self._recorder.event("checkpoint_failed", step=step, reason=str(error))
             self._recorder.note(f"checkpoint at step {step} FAILED: {error}")
-            self.dispatcher.tell(Event.FAILURE, error)
             if must:
                 raise
-            return
+            self.dispatcher.tell(Event.FAILURE, error)
+            return False
         self._recorder.event(
             "checkpoint_saved", step=step, seconds=saved.seconds, bytes=saved.bytes
         )
         self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
+        return True
 
 
 def _to(batch: Any, device: torch.device) -> Any:
-    """The batch on the device; tuples and mappings of tensors are followed."""
+    """The batch on the device; tuples, lists and dicts of tensors are followed."""
     if isinstance(batch, Tensor):
         return batch.to(device, non_blocking=True)
-    if isinstance(batch, tuple):
-        return tuple(_to(item, device) for item in batch)
+    if isinstance(batch, tuple | list):
+        moved = [_to(item, device) for item in batch]
+        return moved if isinstance(batch, list) else tuple(moved)
     if isinstance(batch, dict):
         return {key: _to(value, device) for key, value in batch.items()}
     return batch

@@ -36,6 +36,8 @@ class World:
         """
         rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
         chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)  # NCCL's barriers and broadcasts use the current one
         if size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
         return cls(rank=rank, size=size, device=chosen)
@@ -92,11 +94,13 @@ def choose_device(asked: str, *, local_rank: int = 0) -> torch.device:
         raise PreflightError(
             f"train.device: '{asked}' is no device; expected auto, cpu, cuda or cuda:0"
         ) from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    try:
+        torch.zeros(1, device=device).item()  # torch knows many names, and few of them are there
+    except (RuntimeError, NotImplementedError, AssertionError):
         raise PreflightError(
             f"train.device: '{asked}' is not there ({torch.cuda.device_count()} CUDA devices "
             "found); type train.device=auto"
-        )
+        ) from None
     return device
 
 

@@ -1,20 +1,22 @@
 """Checks before the first step: will memory and disk carry this run?
 
-Estimates are lower bounds from parameter counts (weights, gradients, optimizer moments, EMA);
-activations are not counted, so passing is no promise, and failing is certain.
+Memory is a lower bound from parameter counts (weights, gradients, moments of the built-in
+optimizers, EMA); activations are not counted, so passing is no promise, and failing is certain.
+Disk is what the checkpoints take when all that are kept are there.
 """
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from cupel.errors import PreflightError
-from cupel.train.settings import TrainSettings
+from cupel.train.settings import AdamWSettings, SGDSettings, TrainSettings
 
 
 def check(
@@ -29,12 +31,13 @@ def check(
 
     `folder` is where the run will be written; `checkpoints_kept` how many stand there at once.
     """
-    weights = sum(t.numel() * t.element_size() for t in model.state_dict().values())
-    moments = 2 if settings.optimizer.kind == "adamw" else 1
+    trained = _bytes(p for p in model.parameters() if p.requires_grad)
+    weights = _bytes(model.parameters()) + _bytes(model.buffers())
     average = weights if settings.ema is not None else 0
-    checkpoint = weights * (1 + moments) + average
-    memory = weights + checkpoint
-    _check_memory(memory, device)
+    checkpoint = weights + _moments(settings.optimizer) * trained + average
+    memory = checkpoint + trained  # the gradients
+    here = next(model.parameters()).device.type == device.type
+    _check_memory(memory - (weights if here else 0), device)
     # One more than are kept: an old checkpoint goes only when the new one is safe.
     disk = checkpoint * (checkpoints_kept + 1)
     free = shutil.disk_usage(folder).free
@@ -47,6 +50,20 @@ def check(
     return {"memory": memory, "checkpoint": checkpoint, "disk": disk}
 
 
+def _moments(optimizer: object) -> int:
+    """How many tensors of a parameter's size the optimizer keeps; of one not ours, none."""
+    match optimizer:
+        case AdamWSettings():
+            return 2
+        case SGDSettings(momentum=momentum):
+            return 1 if momentum else 0
+    return 0
+
+
+def _bytes(tensors: Iterable[Tensor]) -> int:
+    return sum(t.numel() * t.element_size() for t in tensors)
+
+
 def _check_memory(needed: int, device: torch.device) -> None:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
@@ -56,8 +73,8 @@ def _check_memory(needed: int, device: torch.device) -> None:
         return
     if needed > free:
         raise PreflightError(
-            f"weights, gradients and optimizer state need {_size(needed)} on {device}, which has "
-            f"{_size(free)} free; make the model smaller"
+            f"weights, gradients and optimizer state need {_size(needed)} on {device} before the "
+            f"first step, and {_size(free)} are free there; make the model smaller"
         )
 
 

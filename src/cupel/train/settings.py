@@ -110,7 +110,7 @@ class TrainSettings(Settings):
         None, ge=1, description="CPU threads; null leaves PyTorch's own choice"
     )
     nonfinite: Literal["stop", "continue"] = Field(
-        "stop", description="what to do when the loss is NaN or infinite"
+        "stop", description="what to do when a loss that is logged is NaN or infinite"
     )
     deterministic: bool = Field(
         False, description="ask torch for deterministic algorithms only (slower on a GPU)"

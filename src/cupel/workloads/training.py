@@ -18,6 +18,7 @@ import torch
 from cupel import registry
 from cupel.checkpoint.room import CheckpointRoom
 from cupel.checkpoint.settings import CheckpointSettings
+from cupel.checkpoint.stop import StopRequest
 from cupel.config import NOT_IDENTITY, Recipe, differences
 from cupel.errors import CupelError, MissingDependency, ResumeError
 from cupel.events import Dispatcher, Event
@@ -86,20 +87,32 @@ def train(
         for note in _offer(workload, "notes", ()):
             display.say(note)
         _check(recipe, workload, root=root, resume=resume, world=world)
-        session = _open(recipe, workload, root=root, resume=resume) if world.first else None
-        run_dir = Path(world.from_first(str(session.run_dir) if session else ""))
-        if session is None:
-            return _follow(recipe, workload, run_dir, world)
-        return _lead(recipe, workload, session, world, display=display, debug=debug)
+        # From here on a signal to stop is heard, so that the session always tells how it ended.
+        with StopRequest() as stop:
+            session = (
+                _open(recipe, workload, display, root=root, resume=resume) if world.first else None
+            )
+            run_dir = Path(world.from_first(str(session.run_dir) if session else ""))
+            if session is None:
+                trained = _follow(recipe, workload, run_dir, world, stop)
+            else:
+                trained = _lead(
+                    recipe, workload, session, world, stop, display=display, debug=debug
+                )
+        # torchrun ends all ranks when one has left with 75: rank 0 closes the record first.
+        world.barrier()
+        return trained
     finally:
         world.leave()
 
 
-def _follow(recipe: Recipe, workload: Workload, run_dir: Path, world: World) -> Trained:
+def _follow(
+    recipe: Recipe, workload: Workload, run_dir: Path, world: World, stop: StopRequest
+) -> Trained:
     """A rank other than 0: trains along and writes nothing."""
     loop = _loop(recipe, workload, run_dir, world)
     loop.restore()
-    outcome = loop.run()
+    outcome = loop.run(stop)
     return Trained(outcome.status, outcome.step, outcome.signal)
 
 
@@ -108,15 +121,16 @@ def _lead(
     workload: Workload,
     session: Session,
     world: World,
+    stop: StopRequest,
     *,
     display: Display,
     debug: bool,
 ) -> Trained:
     """Rank 0: trains, and keeps the record truthful however it ends."""
     try:
-        return _recorded(recipe, workload, session, world, display, debug)
+        return _recorded(recipe, workload, session, world, stop, display, debug)
     except KeyboardInterrupt:
-        session.finish("interrupted", error="aborted by a second Ctrl-C, without a checkpoint")
+        session.finish("interrupted", error="aborted by Ctrl-C, without a checkpoint")
         raise
     except BaseException as error:
         told = str(error) if isinstance(error, CupelError) else traceback.format_exc()
@@ -130,6 +144,7 @@ def _recorded(
     workload: Workload,
     session: Session,
     world: World,
+    stop: StopRequest,
     display: Display,
     debug: bool,
 ) -> Trained:
@@ -154,7 +169,7 @@ def _recorded(
     session.begin_at(start)
     session.note(f"session {session.number} begins after step {start}")
     clock = _Clock()
-    outcome = loop.run()
+    outcome = loop.run(stop)
     seconds = clock.seconds()
     if outcome.status == "interrupted":
         session.finish("interrupted", error=f"asked to stop by {outcome.signal}")
@@ -250,7 +265,9 @@ def _same_run(recipe: Recipe, workload: Workload, record: RunRecord) -> None:
         )
 
 
-def _open(recipe: Recipe, workload: Workload, *, root: Path, resume: Path | None) -> Session:
+def _open(
+    recipe: Recipe, workload: Workload, display: Display, *, root: Path, resume: Path | None
+) -> Session:
     """The session of this process, with what must be known to read its record alone."""
     if resume is not None:
         session = Session.resume(resume)
@@ -278,6 +295,11 @@ def _open(recipe: Recipe, workload: Workload, *, root: Path, resume: Path | None
         torch_threads=torch.get_num_threads(),
         data=_offer(workload, "describe", {}),
     )
+    if changes := session.changes():
+        told = f"since the last session: {'; '.join(changes)} (so bits may differ)"
+        session.event("environment_changed", changes=changes)
+        session.note(told)
+        display.say(told)
     return session
 
 
@@ -345,5 +367,5 @@ def _trained(
         results=results,
         references=references,
         figures=drawer.drawn,
-        problems=session.lost + sum(session.problems.values()),
+        problems=sum(session.problems.values()),
     )

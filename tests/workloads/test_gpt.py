@@ -1,0 +1,205 @@
+"""The GPT workload keeps the contract, and a run folder alone is enough to write text from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+
+from cupel.checkpoint import folder
+from cupel.config import load
+from cupel.data.tokenizer import Tokenizer
+from cupel.errors import CheckpointError, DataError, UsageError
+from cupel.models.gpt.generate import generate
+from cupel.models.gpt.model import GPT
+from cupel.randomness import Streams
+from cupel.record.checkpoints import step_dir
+from cupel.testing.workload import WorkloadContract
+from cupel.workloads.gpt import GPTWorkload, write_text
+from cupel.workloads.settings import GPTSettings
+from cupel.workloads.training import Trained, train
+
+TEXT = "Wer reitet so spät durch Nacht und Wind? It is the father with his child. 雨。\n" * 40
+MODEL = {"layers": 1, "heads": 2, "width": 8, "block": 8}
+DATA = {"batch": 4, "val_batches": 2, "val_batch": 3}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUPEL_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text.txt"
+    path.write_text(TEXT)
+    return path
+
+
+class TestGPT(WorkloadContract):
+    workload = "gpt"
+
+    @pytest.fixture(autouse=True)
+    def _small(self, text: Path) -> None:
+        self.settings = {"data": {**DATA, "path": str(text)}, "model": MODEL}
+
+
+class TestGPTWithEverythingOn(WorkloadContract):
+    workload = "gpt"
+    model: ClassVar[dict[str, Any]] = {
+        **MODEL,
+        "dropout": 0.1,
+        "tied": True,
+        "activation_checkpointing": True,
+    }
+
+    @pytest.fixture(autouse=True)
+    def _small(self, text: Path) -> None:
+        self.settings = {"data": {**DATA, "path": str(text)}, "model": self.model}
+
+
+def build(text: Path, **model: Any) -> GPTWorkload:
+    settings = {"data": {**DATA, "path": str(text)}, "model": {**MODEL, **model}}
+    return GPTWorkload.build(GPTSettings.model_validate(settings), seed=1)
+
+
+def test_the_loss_is_that_of_the_model_on_the_next_token(text: Path) -> None:
+    workload = build(text)
+    x_BT, y_BT = workload.batch(3)
+    assert torch.equal(x_BT[:, 1:], y_BT[:, :-1])
+    with torch.no_grad():
+        logits_BTV, _ = workload.model(x_BT)
+        loss, _ = workload.loss((x_BT, y_BT))
+    logp_BTV = logits_BTV.double().log_softmax(2)
+    by_hand = -logp_BTV.gather(2, y_BT[:, :, None]).mean()
+    assert float(loss) == pytest.approx(float(by_hand), abs=1e-6)
+
+
+def test_validation_does_not_depend_on_the_seed(text: Path) -> None:
+    settings = GPTSettings.model_validate({"data": {**DATA, "path": str(text)}, "model": MODEL})
+    one, two = (GPTWorkload.build(settings, seed=seed) for seed in (1, 2))
+    two.model.load_state_dict(one.model.state_dict())
+    for workload in (one, two):
+        workload.model.eval()
+    with torch.no_grad():
+        assert one.evaluate() == two.evaluate()
+    assert one.val_name == two.val_name == "val-2x3x8"
+
+
+def test_a_vocabulary_smaller_than_the_data_has_is_refused(text: Path) -> None:
+    with pytest.raises(UsageError, match=r"model.vocabulary is 9, but the data has 256") as caught:
+        build(text, vocabulary=9)
+    assert "\n" not in str(caught.value)
+    assert build(text, vocabulary=300).model.settings.vocabulary == 300
+
+
+def test_a_text_shorter_than_a_block_is_refused(text: Path) -> None:
+    text.write_text("short")
+    with pytest.raises(DataError, match="a block of 8 needs 9"):
+        build(text)
+
+
+def test_a_sample_is_the_same_for_the_same_weights_and_leaves_them_training(text: Path) -> None:
+    workload = build(text, dropout=0.5)
+    before = torch.get_rng_state()
+    assert workload.sample() == workload.sample()
+    assert workload.model.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- from the run folder alone -----------------------------------------------------------------
+
+
+def trained(text: Path, *overrides: str) -> Trained:
+    """A run of eight steps with checkpoints at 3, 6 and 8."""
+    settings = [
+        f"data.path={text}",
+        *(f"data.{name}={value}" for name, value in DATA.items()),
+        *(f"model.{name}={value}" for name, value in MODEL.items()),
+        *("train.steps=8", "train.evaluate_every=8", "train.threads=1", "train.device=cpu"),
+        *("checkpoint.every=3", "checkpoint.keep_last=3", "sample.tokens=6"),
+        *("figures.formats=[]", "monitors=off"),
+        *overrides,
+    ]
+    return train(load("gpt-tiny", settings), root=text.parent / "runs")
+
+
+def written(run_dir: Path, *, seed: int = 1, step: int | None = None, **changes: Any) -> str:
+    pieces: list[str] = []
+    write_text(run_dir, changes, seed=seed, step=step, tell=pieces.append)
+    return "".join(pieces)
+
+
+def test_text_is_written_from_the_run_folder_alone(text: Path, tmp_path: Path) -> None:
+    """Without the corpus and its cache, and in another place; as the run itself would write."""
+    run = trained(text, "sample.prompt=It is")
+    assert run.run_dir is not None
+    moved = tmp_path / "elsewhere"
+    shutil.move(run.run_dir, moved)
+    text.unlink()
+    shutil.rmtree(tmp_path / "cache")
+    assert written(moved) == "It is" + run.results["samples"][0].rstrip("\ufffd")
+
+
+@pytest.mark.parametrize("tokens", ["byte", "bpe"])
+def test_the_pieces_make_up_the_text(text: Path, tokens: str) -> None:
+    """Bytes that are half a character wait for the other half."""
+    pytest.importorskip("tokenizers")
+    vocabulary = ["data.vocabulary=270"] if tokens == "bpe" else []
+    run_dir = trained(text, f"data.tokens={tokens}", *vocabulary).run_dir
+    assert run_dir is not None
+    tokenizer = Tokenizer.from_state(json.loads((run_dir / "tokenizer.json").read_text()))
+    config = {**MODEL, "vocabulary": tokenizer.vocabulary}
+    model = GPT(GPTSettings.model_validate({"model": config}).model)
+    model.load_state_dict(folder.load_part(step_dir(run_dir, 8), "model"))
+    for seed in range(3):
+        ids = generate(
+            model,
+            torch.tensor(tokenizer.encode("spät")),
+            tokens=60,
+            temperature=1.5,
+            key=Streams(seed).key("sample"),
+        )
+        expected = "spät" + tokenizer.decode(ids).rstrip("\ufffd")
+        found = written(run_dir, seed=seed, step=8, prompt="spät", tokens=60, temperature=1.5)
+        assert found == expected
+
+
+def test_the_step_the_best_or_the_newest_checkpoint_writes(text: Path) -> None:
+    run_dir = trained(text, "train.schedule.warmup=0", "train.optimizer.lr=0.1").run_dir
+    assert run_dir is not None
+    hot = {"tokens": 40, "temperature": 1.0}
+    by_step = {step: written(run_dir, step=step, **hot) for step in (3, 6, 8)}
+    assert len(set(by_step.values())) == 3, by_step
+    assert written(run_dir, **hot) == by_step[8]
+    (run_dir / "checkpoints" / "best-val_loss.json").write_text(
+        json.dumps({"schema": 1, "step": 6})
+    )
+    assert written(run_dir, **hot) == by_step[6]
+    (run_dir / "checkpoints" / "best-val_loss.json").unlink()
+    assert written(run_dir, **hot) == by_step[8]
+
+
+def test_a_step_that_was_not_kept_is_refused_with_those_that_were(text: Path) -> None:
+    run_dir = trained(text).run_dir
+    assert run_dir is not None
+    with pytest.raises(UsageError, match=r"no checkpoint of step 4 \(there are: 3, 6, 8\)"):
+        written(run_dir, step=4)
+    shutil.rmtree(run_dir / "checkpoints")
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        written(run_dir)
+
+
+def test_a_run_of_another_workload_writes_no_text(tmp_path: Path) -> None:
+    recipe = tmp_path / "other.yaml"
+    recipe.write_text(
+        "workload: fakes:Regression\ntrain: {steps: 2, device: cpu}\nfigures: {formats: []}\n"
+    )
+    run_dir = train(load(recipe), root=tmp_path / "runs").run_dir
+    assert run_dir is not None
+    with pytest.raises(UsageError, match="trained 'fakes:Regression', which writes no text"):
+        written(run_dir)
