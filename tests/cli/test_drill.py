@@ -134,7 +134,7 @@ import os, sys
 from cupel.record.session import Session
 
 on = os.environ.get("CUPEL_MONITORS") != "off"
-disturb, never = "disturb" in sys.argv, "never" in sys.argv
+disturb, never, fails = (word in sys.argv for word in ("disturb", "never", "fails"))
 session = Session.start(
     root=os.environ["CUPEL_ROOT"], project="p", name="r", config={}, identity="i"
 )
@@ -142,7 +142,8 @@ session.begin_at(0)
 for step in range(1, 5):
     loss = 1 / step + (1e-16 if on and disturb and step == 3 else 0)
     session.log({"loss": loss, **({"norm": 2.0} if on else {})}, step=step)
-cost = {"calls": 0 if never else 4, "failures": 0, "wall_s": 0.1, "cpu_s": 0.1}
+calls = 0 if never else 4
+cost = {"calls": calls, "failures": calls if fails else 0, "wall_s": 0.1, "cpu_s": 0.1}
 results = {"state": {"model": "a"}, "monitors": {"norms": cost} if on else {}}
 session.finish("finished", results=results)
 """
@@ -168,7 +169,13 @@ def test_a_monitor_that_disturbs_is_caught(tmp_path: Path) -> None:
     assert verdict.lines[-1] == "monitors DISTURB the training"
 
 
-def test_monitors_that_were_never_called_prove_nothing(tmp_path: Path) -> None:
-    verdict = watched(tmp_path / "script.py", "never")
+@pytest.mark.parametrize("how", ["never", "fails"])
+def test_a_monitor_that_was_never_called_or_always_failed_proves_nothing(
+    how: str, tmp_path: Path
+) -> None:
+    verdict = watched(tmp_path / "script.py", how)
     assert not verdict.equal
-    assert any(line.startswith("NO MONITOR was called") for line in verdict.lines)
+    assert verdict.lines[-2:] == [
+        "NEVER MEASURED: norms; nothing is proven of it",
+        "not every monitor is proven harmless",
+    ]

@@ -35,7 +35,7 @@ def test_a_run_ends_with_curve_numbers_sample_paths_and_what_to_type(desk: Desk)
     assert "bigram" in shown
     assert "val_loss, lowest" in shown
     assert "What it writes now:" in shown
-    assert f"cupel sample {run}" in shown
+    assert f"python -m cupel sample {run}" in shown
     paths = [
         line.split()[-1] for line in shown.splitlines() if line.startswith(("Record", "Figure"))
     ]

@@ -58,4 +58,5 @@ def test_going_back_to_an_earlier_step_starts_anew() -> None:
     monitor = Throughput(ThroughputSettings())
     monitor(view(9))
     assert monitor(view(3)) == {}
+    assert monitor(view(3)) == {}
     assert monitor(view(4))["perf/steps_per_s"] > 0

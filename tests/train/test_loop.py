@@ -18,6 +18,7 @@ from cupel.checkpoint.settings import CheckpointSettings
 from cupel.checkpoint.stop import StopRequest
 from cupel.errors import CheckpointError, TrainingFailed, UsageError
 from cupel.events import Dispatcher, Event, StepView
+from cupel.randomness import Streams
 from cupel.train.loop import Loop, Outcome
 from cupel.train.parallel import World
 from cupel.train.settings import TrainSettings
@@ -133,7 +134,7 @@ def test_the_loop_is_the_plain_loop() -> None:
     groups = [[p for p in plain.model.parameters() if p.dim() == n] for n in (2, 1)]
     optimizer = torch.optim.SGD([{"params": g} for g in groups], lr=0.1, momentum=0.9)
     for step in range(1, 13):
-        torch.manual_seed(loop._streams.key("dropout", step=step))
+        torch.manual_seed(Streams(1).key("dropout", step=step))
         optimizer.zero_grad()
         loss, _ = plain.loss(plain.batch(step))
         loss.backward()
@@ -158,26 +159,23 @@ def test_accumulation_does_not_change_the_step(kind: str) -> None:
         assert there.rows[step]["loss"] == pytest.approx(here.rows[step]["loss"], abs=1e-6)
 
 
-def test_every_micro_step_draws_its_own_dropout() -> None:
-    drawn: list[list[float]] = []
+def test_every_micro_step_draws_from_a_place_of_its_own() -> None:
+    """A function of seed, step and micro-step, whatever was drawn before."""
+    drawn: list[Tensor] = []
 
     class Drawing(Regression):
         def loss(self, batch: Any) -> tuple[Any, Mapping[str, Any]]:
-            if self.model.training:
-                drawn.append(torch.rand(4).tolist())
+            drawn.append(torch.rand(4))
             return super().loss(batch)
 
-    def draws() -> list[list[float]]:
-        drawn.clear()
-        workload = Drawing.build(RegressionSettings(), seed=1)
-        run(make(workload=workload, steps=3, accumulate=2)[0])
-        return list(drawn)
-
-    first = draws()
-    torch.manual_seed(99)
-    torch.rand(7)
-    assert draws() == first, "the draws depend on what was drawn before"
-    assert len({tuple(draw) for draw in first}) == 6
+    workload = Drawing.build(RegressionSettings(), seed=1)
+    run(make(workload=workload, steps=3, accumulate=2, evaluate_every=3)[0])
+    for step in (1, 2, 3):
+        for micro in (0, 1):
+            key = Streams(1).key("dropout", step=step, micro=micro)
+            expected = torch.rand(4, generator=torch.Generator().manual_seed(key))
+            assert torch.equal(drawn.pop(0), expected), (step, micro)
+    assert len(drawn) == 1, "the evaluation's"
 
 
 def test_clipping_limits_the_step_and_not_what_is_logged() -> None:
@@ -273,24 +271,39 @@ def test_what_monitors_measure_is_recorded_at_whichever_event_and_step() -> None
     assert list(memory.column("loss")) == [5, 10, 12]
 
 
-def test_what_is_remembered_does_not_depend_on_monitors() -> None:
-    dispatcher = Dispatcher(debug=True)
-    dispatcher.add_monitor("each", Look(Event.STEP_END, lambda view: {"x": 1}, keys=["x"]))
-    watched, alone = make(dispatcher=dispatcher, log_every=5)[0], make(log_every=5)[0]
-    run(watched)
-    run(alone)
-    assert watched.parts.hashes() == alone.parts.hashes()
+def test_what_is_saved_does_not_depend_on_monitors() -> None:
+    """Also at a step that is not logged, where only what monitors measured is written."""
+
+    def hashes(*names: str) -> dict[int, dict[str, str]]:
+        found = {}
+        dispatcher = Dispatcher(debug=True)
+        for name in names:
+            look = Look(Event.STEP_END, lambda view: {"x": 1}, keys=["x"])
+            dispatcher.add_monitor(name, look)
+        loop, _ = make(dispatcher=dispatcher, log_every=5)
+
+        def listen(event: Event, payload: Any) -> None:
+            found[payload["step"]] = loop.parts.hashes()
+
+        dispatcher.add_listener("hashes", listen, [Event.EVAL_END])
+        run(loop)
+        return found
+
+    assert hashes("each") == hashes()
+    assert list(hashes()) == [4, 8, 12]
 
 
 def test_a_view_shows_the_step() -> None:
     views: list[StepView] = []
     dispatcher = Dispatcher(debug=True)
     dispatcher.add_monitor("view", Look(Event.STEP_END, lambda view: views.append(view)))
+    early: list[StepView] = []
+    dispatcher.add_monitor("early", Look(Event.AFTER_FORWARD, lambda view: early.append(view)))
     loop, memory = make(dispatcher=dispatcher, accumulate=2)
     run(loop)
     assert [view.step for view in views] == list(range(1, 13))
     assert [float(view.loss) for view in views] == list(memory.column("loss").values())
-    assert not views[0].loss.requires_grad
+    assert not any(view.loss.requires_grad for view in (*views, *early))
     assert views[0].units == {"rows": 8}
     assert torch.equal(views[2].batch, loop.workload.batch(3, part=(1, 2)))
 
@@ -465,9 +478,9 @@ def test_each_step_is_saved_once_and_the_last_one_always(tmp_path: Path) -> None
 
 
 def test_a_checkpoint_carries_the_metrics_of_its_own_step_only(tmp_path: Path) -> None:
-    loop, _ = make(room=room(tmp_path), checkpoint_every=5, evaluate_every=10, steps=10)
+    loop, _ = make(room=room(tmp_path), checkpoint_every=3, evaluate_every=2, steps=6)
     run(loop)
-    for step, keys in ((5, set()), (10, {"val_loss"})):
+    for step, keys in ((3, set()), (6, {"val_loss"})):
         restored = room(tmp_path).restore(make()[0].parts, step=step)
         assert restored is not None
         assert restored.metrics.keys() == keys

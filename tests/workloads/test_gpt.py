@@ -106,7 +106,7 @@ def test_a_text_shorter_than_a_block_is_refused(text: Path) -> None:
 def test_a_sample_is_the_same_for_the_same_weights_and_leaves_them_training(text: Path) -> None:
     workload = build(text, dropout=0.5)
     before = torch.get_rng_state()
-    assert workload.sample() == workload.sample()
+    assert workload.samples() == workload.samples()
     assert workload.model.training
     assert torch.equal(torch.get_rng_state(), before)
 
@@ -142,7 +142,7 @@ def test_text_is_written_from_the_run_folder_alone(text: Path, tmp_path: Path) -
     shutil.move(run.run_dir, moved)
     text.unlink()
     shutil.rmtree(tmp_path / "cache")
-    assert written(moved) == "It is" + run.results["samples"][0].rstrip("\ufffd")
+    assert written(moved) == "It is" + run.results["samples"][0]["text"].rstrip("\ufffd")
 
 
 @pytest.mark.parametrize("tokens", ["byte", "bpe"])

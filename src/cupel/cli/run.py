@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,9 +68,7 @@ def run(
         return
     where = record_root(root)
     chosen = _which_run(loaded, where, resume)
-    command = f"cupel run {recipe} {' '.join(overrides or [])}".strip()
-    if root is not None:
-        command += f" --root {root}"
+    command = shlex.join([recipe, *(overrides or []), *(["--root", str(root)] if root else [])])
     trained = _train(loaded, where, chosen, debug=debug)
     _end(trained, command, as_json=json)
 
@@ -135,9 +134,11 @@ def _end(trained: Trained, command: str, *, as_json: bool) -> None:
     if trained.run_dir is None:  # a rank that writes nothing
         raise typer.Exit(EXIT_INTERRUPTED if trained.status == "interrupted" else 0)
     if trained.status == "interrupted":
+        from cupel.cli.tables import program
+
         print(
             f"stopped by {trained.signal} after step {trained.step}; it is saved in "
-            f"{trained.run_dir}\ngo on with: {command} --resume auto",
+            f"{trained.run_dir}\ngo on with: {program()} run {command} --resume auto",
             file=sys.stderr,
         )
         raise typer.Exit(EXIT_INTERRUPTED)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cupel.cli.curve import terminal_curve
+from cupel.cli.tables import program
 from cupel.record.reader import RunRecord
 from cupel.workloads.training import Trained
 
@@ -24,7 +25,8 @@ def print_summary(trained: Trained) -> None:
         print(f"  {name:<22} {value}")
     for sample in results["samples"]:
         print("\nWhat it writes now:\n")
-        print("\n".join(f"  │ {line}" for line in sample.splitlines()))
+        text = sample["prompt"] + sample["text"]
+        print("\n".join(f"  │ {line}" for line in text.strip("\n").splitlines()))
     print(f"\nRecord   {trained.run_dir}")
     for figure in trained.figures:
         if figure.suffix == ".png" and ".light." in figure.name:
@@ -32,11 +34,12 @@ def print_summary(trained: Trained) -> None:
     if trained.problems:
         print(f"Problems {trained.problems}; see {trained.run_dir}/sessions")
     run = trained.run_dir.name
+    cupel = program()
     print("\nNext")
     if results["samples"]:
-        print(f"  cupel sample {run} --prompt 'class '      more text from this model")
-    print(f"  cupel runs show {run}")
-    print("  cupel run gpt-tiny data.path=YOUR.txt    train on text of your own")
+        print(f"  {cupel} sample {run} --prompt 'class '")
+    print(f"  {cupel} runs show {run}")
+    print(f"  {cupel} run gpt-tiny data.path=YOUR.txt")
 
 
 def _curve(record: RunRecord, references: Mapping[str, float]) -> str:

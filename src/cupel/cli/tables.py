@@ -1,9 +1,24 @@
-"""How listings are shown: aligned columns for people, JSON for machines."""
+"""How things are shown: aligned columns for people, JSON for machines, commands to type next."""
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
+
+
+def program() -> str:
+    """How this very program is typed: `cupel`, `.venv/bin/cupel` or `python -m cupel`."""
+    typed = Path(sys.argv[0])
+    if typed.name != "cupel":
+        return "python -m cupel"
+    found = shutil.which("cupel")
+    if found is not None and Path(found).resolve() == typed.resolve():
+        return "cupel"
+    here = Path.cwd()
+    return str(typed.relative_to(here) if typed.is_relative_to(here) else typed)
 
 
 def print_json(value: Any) -> None:

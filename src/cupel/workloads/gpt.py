@@ -107,12 +107,11 @@ class GPTWorkload:
 
         return entropies(self.tokens.train, vocabulary=self.tokens.vocabulary)
 
-    def sample(self, settings: SampleSettings | None = None) -> str:
-        """Text written by the model from a prompt; equal for equal weights and seed."""
-
-        chosen = settings or self.settings.sample
+    def samples(self) -> list[dict[str, str]]:
+        """A text by the model and the prompt it continues; equal for equal weights and seed."""
+        chosen = self.settings.sample
         ids = _continue(self.model, self.tokens.tokenizer, chosen, seed=self._seed)
-        return self.tokens.decode(ids)
+        return [{"prompt": chosen.prompt, "text": self.tokens.decode(ids)}]
 
 
 def write_text(

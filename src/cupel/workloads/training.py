@@ -305,7 +305,7 @@ def _open(
 
 def _offer(workload: Any, name: str, otherwise: Any) -> Any:
     """What a workload offers beyond its protocol: `describe`, `notes`, `references`, `files`,
-    `sample`."""
+    `samples`."""
     method = getattr(workload, name, None)
     return method() if callable(method) else otherwise
 
@@ -347,7 +347,7 @@ def _results(
             for name, c in loop.dispatcher.costs().items()
         },
         "state": loop.parts.hashes(),
-        "samples": [s] if (s := _offer(workload, "sample", None)) is not None else [],
+        "samples": _offer(workload, "samples", []),
     }
 
 
