@@ -91,7 +91,7 @@ class Dispatcher:
     """
 
     debug: bool = False
-    on_problem: Callable[[str, Exception], None] | None = None
+    on_problem: Callable[[str, Exception | SystemExit], None] | None = None
     _monitors: dict[str, Monitor] = field(default_factory=dict)
     _costs: dict[str, Cost] = field(default_factory=dict)
     _listeners: list[tuple[str, frozenset[Event], Listener]] = field(default_factory=list)
@@ -142,7 +142,7 @@ class Dispatcher:
             if event in events:
                 try:
                     listener(event, payload)
-                except Exception as error:
+                except (Exception, SystemExit) as error:
                     self._problem(name, error)
 
     def costs(self) -> dict[str, Cost]:
@@ -154,7 +154,7 @@ class Dispatcher:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             return dict(monitor(view))  # what is no mapping is the monitor's failure as well
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             cost.failures += 1
             self._problem(name, error)
             return {}
@@ -163,7 +163,7 @@ class Dispatcher:
             cost.wall_s += time.perf_counter() - wall
             cost.cpu_s += time.process_time() - cpu
 
-    def _problem(self, name: str, error: Exception) -> None:
+    def _problem(self, name: str, error: Exception | SystemExit) -> None:
         if self.debug:
             raise error
         if self.on_problem is not None:

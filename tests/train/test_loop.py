@@ -113,7 +113,7 @@ def weights(loop: Loop) -> list[Tensor]:
 
 
 def room(path: Path, *, full_at: Iterable[int] = ()) -> CheckpointRoom:
-    made = Room(path, settings=CheckpointSettings())
+    made = Room(path, settings=CheckpointSettings(best=None))
     made.full_at = full_at
     return made
 

@@ -22,7 +22,7 @@ import torch
 from cupel.checkpoint import folder
 from cupel.checkpoint.parts import Parts
 from cupel.checkpoint.settings import CheckpointSettings
-from cupel.errors import CheckpointDamaged, CheckpointError, RecordError, Superseded
+from cupel.errors import CheckpointDamaged, CheckpointError, RecordError, Superseded, UsageError
 from cupel.record import checkpoints, files
 
 
@@ -130,6 +130,21 @@ class CheckpointRoom:
         if skipped:
             raise CheckpointDamaged(f"no intact checkpoint: {'; '.join(skipped)}")
         return None
+
+    def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
+        """Whether these metrics of an evaluation make the checkpoint of this step the best one.
+
+        Raises UsageError when the metric that decides is not among them.
+        """
+        rule, goal = self._settings.best, self._settings.goal
+        if rule is None:
+            return False
+        if rule not in metrics:
+            raise UsageError(
+                f"checkpoint.best is '{rule}', but an evaluation gives {', '.join(metrics)}; "
+                "choose one of these, or null"
+            )
+        return checkpoints.beats(self._run_dir, rule, float(metrics[rule]), goal=goal, step=step)
 
     def best(self, metric: str) -> Path | None:
         """The folder of the checkpoint with the best value of a metric; None when none is known."""

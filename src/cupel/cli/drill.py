@@ -112,9 +112,13 @@ def verify_resume(drill: Drill, *, kill_at: int | None) -> Verdict:
     if not history:
         raise UsageError("the run logged no numbers, so there is nothing to compare")
     last = history[-1]["_step"]
-    target = kill_at if kill_at is not None else _kill_step(undisturbed, last)
-    if target >= last:
-        raise UsageError(f"--kill-at {target}: the run has {last} steps; choose a smaller one")
+    first = _first_checkpoint(undisturbed, last)
+    target = kill_at if kill_at is not None else _kill_step(first, last)
+    if not first < target < last:
+        raise UsageError(
+            f"--kill-at {target}: choose a step after the first checkpoint ({first}) and before "
+            f"the last step ({last})"
+        )
     _say(f"training again, to be killed after step {target} of {last}")
     killed_at = kill_after(drill, after=target)
     _say("resuming in a new process")
@@ -187,12 +191,22 @@ def _shortened(overrides: Sequence[str], steps: int) -> list[str]:
     return [f"{name}={value}" for name, value in wanted.items() if name not in given]
 
 
-def _kill_step(undisturbed: RunRecord, last: int) -> int:
-    """A random step after the first checkpoint, else nothing would be restored, and before the last
-    quarter, else a fast run might have ended."""
+def _first_checkpoint(undisturbed: RunRecord, last: int) -> int:
+    """The step of the first checkpoint that a killed run can go on from."""
     saved = [e["step"] for e in undisturbed.events() if e["_event"] == "checkpoint_saved"]
-    first = min(min(saved, default=0) + 1, max(1, last - 1))
-    return random.SystemRandom().randint(first, max(first, 3 * last // 4))
+    first = min(saved, default=last)
+    if first >= last - 1:
+        raise UsageError(
+            f"the run saves no checkpoint before step {last - 1} of {last}, so a killed one has "
+            "nothing to go on from; save more often (checkpoint.every), or give it more --steps"
+        )
+    return first
+
+
+def _kill_step(first: int, last: int) -> int:
+    """A random step after the first checkpoint, and before the last quarter, else a fast run might
+    have ended."""
+    return random.SystemRandom().randint(first + 1, max(first + 1, 3 * last // 4))
 
 
 def kill_after(drill: Drill, *, after: int) -> int:

@@ -16,6 +16,7 @@ class TextDataSettings(Settings):
 
     path: str | None = Field(
         None,
+        min_length=1,
         description="a text file, or a folder whose text files are read recursively; "
         "null for the source of Python's own standard library (12 MB, nothing to download)",
     )

@@ -70,21 +70,48 @@ def write_best(
 
     The pointer says metric, value, goal and step. NaN is never best, and of equals the first stays.
     """
-    before = read_pointer(run_dir, f"best-{metric}")
-    if before and not (before.get("goal") == goal and isinstance(before.get("value"), int | float)):
-        before = None  # another rule: values under it do not compare
-    sign = 1 if goal == "max" else -1
-    if math.isnan(value) or (before and sign * before["value"] >= sign * value):
+    if not beats(run_dir, metric, value, goal=goal, step=step):
         return False
     fields = {"metric": metric, "value": value, "goal": goal, "step": step}
     write_pointer(run_dir, f"best-{metric}", fields)
     return True
 
 
+def beats(
+    run_dir: Path, metric: str, value: float, *, goal: Literal["min", "max"], step: int
+) -> bool:
+    """Whether the value, of this step, is better than that of `best-<metric>`; NaN never is.
+
+    A pointer that is damaged, or was written under another rule, is as good as none: then the
+    manifests of the checkpoints that are there tell.
+    """
+    before = _readable(_pointer_path(run_dir, f"best-{metric}"))
+    known = before is not None and before.get("goal") == goal
+    rivals = [before.get("value")] if before and known else _recorded(run_dir, metric, but=step)
+    numbers = [v for v in rivals if isinstance(v, int | float) and not math.isnan(v)]
+    sign = 1 if goal == "max" else -1
+    return not math.isnan(value) and all(sign * value > sign * rival for rival in numbers)
+
+
+def _recorded(run_dir: Path, metric: str, *, but: int) -> list[Any]:
+    """A metric's values in the manifests of all checkpoints, but that of one step."""
+    return [
+        _manifest_metrics(run_dir, step).get(metric) for step in list_steps(run_dir) if step != but
+    ]
+
+
+def _manifest_metrics(run_dir: Path, step: int) -> dict[str, Any]:
+    try:
+        metrics = files.read_json(step_dir(run_dir, step) / MANIFEST).get("metrics")
+    except RecordError:
+        return {}
+    return metrics if isinstance(metrics, dict) else {}
+
+
 def pinned_steps(run_dir: Path) -> set[int]:
-    """The steps that `best-…` pointers name; retention keeps them."""
-    pointers = checkpoints_dir(run_dir).glob("best-*.json")
-    return {_read(path)["step"] for path in pointers}
+    """The steps that `best-…` pointers name; retention keeps them. A damaged one names none."""
+    pointers = map(_readable, checkpoints_dir(run_dir).glob("best-*.json"))
+    return {pointer["step"] for pointer in pointers if pointer is not None}
 
 
 def retained(
@@ -103,7 +130,7 @@ def prune(run_dir: Path, keep: set[int]) -> list[int]:
     The newest, and the one that `latest` names, stay whatever `keep` says. Raises OSError.
     """
     steps = list_steps(run_dir)
-    latest = read_pointer(run_dir, LATEST)
+    latest = _readable(_pointer_path(run_dir, LATEST))
     safe = keep | set(steps[-1:]) | ({latest["step"]} if latest else set())
     gone = [step for step in steps if step not in safe]
     for step in gone:
@@ -119,6 +146,14 @@ def sweep(run_dir: Path) -> list[Path]:
 def _pointer_path(run_dir: Path, name: str) -> Path:
     # Metric names hold slashes: best-grad_norm%2Ftotal.json.
     return checkpoints_dir(run_dir) / f"{quote(name, safe='')}.json"
+
+
+def _readable(path: Path) -> dict[str, Any] | None:
+    """What a pointer says; None when it is absent or damaged: the next one written replaces it."""
+    try:
+        return _read(path) if path.exists() else None
+    except RecordError:
+        return None
 
 
 def _read(path: Path) -> dict[str, Any]:

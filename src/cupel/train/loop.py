@@ -64,14 +64,14 @@ class Loop:
         dispatcher: Dispatcher,
         world: World,
         checkpoint_every: int | None = None,
-        checkpoint_best: bool = False,
     ) -> None:
         self.workload, self.settings, self.world = workload, settings, world
         self.dispatcher = dispatcher
         self._recorder, self._room = recorder, room
-        self._checkpoint_every, self._checkpoint_best = checkpoint_every, checkpoint_best
+        self._checkpoint_every = checkpoint_every
         self._streams = Streams(seed)
         self._saved_at = -1
+        self._loss: Tensor | float = math.nan  # of the last step, perhaps still on the device
         self._measured: dict[str, Any] = {}  # by monitors, in this step
 
         self.parts = Parts()
@@ -149,6 +149,7 @@ class Loop:
         self._update()
         self.progress.step = step
         self._look(Event.STEP_END, step, loss, batch)
+        self._loss = loss
         self._log(step, {"loss": loss, "lr": lr, "grad_norm/total": norm, **numbers})
 
     def _forward_backward(self, step: int) -> tuple[Tensor, Mapping[str, Any], Any]:
@@ -223,12 +224,16 @@ class Loop:
         metrics["loss"] = float(metrics["loss"])
         metrics["grad_norm/total"] = float(metrics["grad_norm/total"])
         metrics |= self._measured
-        self.progress.loss = metrics["loss"]
+        self.progress.loss, self.progress.logged_at = metrics["loss"], step
         self._recorder.log(metrics, step=step)
         self.dispatcher.tell(Event.STEP_END, {"step": step, **metrics})
-        if not math.isfinite(metrics["loss"]) and self.settings.nonfinite == "stop":
+        self._require_finite("the loss", metrics["loss"])
+
+    def _require_finite(self, name: str, value: float) -> None:
+        """Stop, unless told otherwise, before a broken model is saved over healthy ones."""
+        if not math.isfinite(value) and self.settings.nonfinite == "stop":
             raise TrainingFailed(
-                f"the loss is {metrics['loss']} at step {step}; try a lower learning rate "
+                f"{name} is {value} at step {self.progress.step}; try a lower learning rate "
                 "(train.optimizer.lr), clipping (train.clip), or train.nonfinite=continue"
             )
 
@@ -243,9 +248,17 @@ class Loop:
         if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
             self._evaluate()
         due = self._checkpoint_every is not None and step % self._checkpoint_every == 0
-        new_best = self._checkpoint_best and self.progress.best_step == step
-        if due or new_best:
+        if due or self._is_best():
+            self._require_finite("the loss", float(self._loss))  # it may not have been logged
             self._save(must=False)
+
+    def _is_best(self) -> bool:
+        """Whether the evaluation of this very step is the best so far, by the room's rule."""
+        step, room = self.progress.step, self._room
+        if room is None or self.progress.evaluated_at != step:
+            return False
+        best = self.world.first and room.is_best(step, self.progress.evaluation)
+        return self.world.any(best)
 
     def _finish(self) -> None:
         if self._stopping is not None and self._stopping.stopped:
@@ -268,6 +281,7 @@ class Loop:
         told = ", ".join(f"{key} {value:.4f}" for key, value in metrics.items())
         self._recorder.note(f"step {step}: {told}")
         self.dispatcher.tell(Event.EVAL_END, {"step": step, "best_before": before, **metrics})
+        self._require_finite(OBJECTIVE, metrics[OBJECTIVE])
 
     @torch.no_grad()
     def _evaluated(self) -> dict[str, float]:

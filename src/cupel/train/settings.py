@@ -107,7 +107,7 @@ class TrainSettings(Settings):
     )
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1, …; auto takes a GPU if any")
     threads: int | None = Field(
-        None, ge=1, description="CPU threads; null leaves PyTorch's own choice"
+        None, ge=1, le=1024, description="CPU threads; null leaves PyTorch's own choice"
     )
     nonfinite: Literal["stop", "continue"] = Field(
         "stop", description="what to do when a loss that is logged is NaN or infinite"

@@ -46,6 +46,7 @@ class Progress:
     def __init__(self) -> None:
         self.step = 0
         self.loss = math.nan
+        self.logged_at = 0  # the step of that loss
         self.evaluation: dict[str, float] = {}
         self.evaluated_at = 0
         self.best: float = math.inf
@@ -61,6 +62,7 @@ class Progress:
         return {
             "step": self.step,
             "loss": self.loss,
+            "logged_at": self.logged_at,
             "evaluation": dict(self.evaluation),
             "evaluated_at": self.evaluated_at,
             "best": self.best,
@@ -69,7 +71,7 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.step = int(state["step"])
-        self.loss = float(state["loss"])
+        self.loss, self.logged_at = float(state["loss"]), int(state["logged_at"])
         self.evaluation = {k: float(v) for k, v in state["evaluation"].items()}
         self.evaluated_at = int(state["evaluated_at"])
         self.best, self.best_step = float(state["best"]), int(state["best_step"])
