@@ -6,7 +6,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 
@@ -19,6 +20,7 @@ from cupel import compose as composing
 from cupel import config, registry
 from cupel.config import Choice, Recipe, Settings, differences, from_config, load
 from cupel.errors import RecipeError, UsageError
+from cupel.record.layout import check_name
 from cupel.registry import Entry
 
 
@@ -500,3 +502,27 @@ def test_checking_a_recipe_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert (done.stderr, done.stdout.strip()) == ("", "")
+
+
+@given(
+    st.text(st.characters(codec="utf-8"))
+    | st.sampled_from(["studies", "é" * 60, "é" * 60 + "a", ".x", "a\n"])
+)
+@settings(deadline=None)
+def test_a_project_or_name_is_valid_exactly_when_a_folder_can_have_it(name: str) -> None:
+    def accepts(make: Callable[[], object]) -> bool:
+        try:
+            make()
+        except (UsageError, ValidationError):
+            return False
+        return True
+
+    possible = accepts(lambda: check_name("project", name))
+    for field in ("project", "name"):
+        header = partial(config.Header.model_validate, {"name": "n", "workload": "w", field: name})
+        assert accepts(header) == possible
+
+
+def test_a_whole_number_too_large_to_keep_is_refused_with_the_range() -> None:
+    (problem,) = problems_of(MINIMAL, "seed=99999999999999999999999")
+    assert problem.endswith(f"a whole number must lie between {-(2**63)} and {2**63 - 1}")

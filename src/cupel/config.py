@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar, get_args
 
-from pydantic import Field, ValidationError, create_model
+from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from cupel import registry
@@ -45,12 +46,29 @@ __all__ = [
 NOT_IDENTITY = ("name", "about", "project", "monitors", "figures", "checkpoint")
 
 
+def _folder_name(name: str) -> str:
+    """The rule of `cupel.record.layout.check_name`, which may not be imported here; a test holds
+    the two together."""
+    fits = re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", name)
+    if not fits or len(name.encode()) > 120 or name == "studies":
+        raise ValueError(
+            f"{name!r} cannot be a folder's name: it must be 1 to 120 bytes without '/', '\\' or "
+            "a leading dot, and not 'studies'"
+        )
+    return name
+
+
+FolderName = Annotated[str, AfterValidator(_folder_name)]
+
+
 class Header(Settings):
     """The settings at the top of every recipe."""
 
-    name: str = Field(min_length=1, description="name of the run; by default the file's name")
+    name: FolderName = Field(description="name of the run; by default the file's name")
     about: str = Field("", description="one line on what the recipe is for")
-    project: str = Field("default", description="folder below the runs that the run belongs to")
+    project: FolderName = Field(
+        "default", description="folder below the runs that the run belongs to"
+    )
     workload: str = Field(description="what is trained: a name, or package.module:Object")
     seed: int = Field(1, ge=0, lt=2**63, description="of every random draw of the run")
 

@@ -200,14 +200,20 @@ class Reader:
             return given
         if isinstance(given, ScalarBoolean):  # a bool with an anchor, which is an int to Python
             return bool(given)
-        if isinstance(given, int) and -(2**63) <= given < 2**63:
-            return int(given)
+        if isinstance(given, int):
+            return self._whole(int(given), origin)
         if isinstance(given, float) and math.isfinite(given):
             return float(given)
         if _is_text(given):
             return str(given)
         expected = "a finite number, true, false, null, text, a list or a mapping"
         self._problem(f"this value is not {expected}; put text in quotes", origin)
+        return None
+
+    def _whole(self, given: int, origin: Origin) -> int | None:
+        if -(2**63) <= given < 2**63:
+            return given
+        self._problem(f"a whole number must lie between {-(2**63)} and {2**63 - 1}", origin)
         return None
 
     def _is_odd(self, given: CommentedMap | CommentedSeq, origin: Origin) -> bool:

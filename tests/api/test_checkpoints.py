@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from hypothesis import strategies as st
 import cupel
 from cupel.api.random_states import RandomStates
 from cupel.checkpoint.codec import flatten, state_hash, unflatten
-from cupel.errors import CheckpointDamaged, MissingDependency, ResumeError, UsageError
+from cupel.errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    MissingDependency,
+    ResumeError,
+    UsageError,
+)
 from cupel.record.reader import RunRecord, list_runs
 
 Init = Callable[..., cupel.Run]
@@ -211,6 +218,131 @@ def test_without_torch_the_command_that_installs_it_is_told(
     monkeypatch.setitem(sys.modules, "torch", None)
     with init() as run, pytest.raises(MissingDependency, match=r"pip install 'cupel\[train\]'"):
         run.register(model=Counter())
+
+
+def test_a_step_given_inside_of_steps_is_for_that_line_only(init: Init) -> None:
+    with init() as run:
+        run.register(part=Counter())
+        for step in run.steps(4, save_every=2):
+            run.log({"val_loss": step}, step=1000 * step)
+            assert run.step == step
+            run.log({"loss": step})
+            if step == 3:
+                saved = run.save_checkpoint()
+        assert run.step == 4
+    assert saved.name == "step-000000003"
+    record = RunRecord(run.dir)
+    assert record.checkpoints() == [3, 4]
+    assert [row["_step"] for row in record.history(["loss"])] == [1, 2, 3, 4]
+    assert record.results is not None
+    assert record.results["step"] == 4
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_steps_left_and_taken_up_again_make_every_step_once(data: st.DataObject) -> None:
+    """Whatever is logged in between, under whatever step."""
+    part = Counter()
+    made: list[int] = []
+    with cupel.init("p", "n") as run:
+        run.register(part=part)
+        while run.step < 6:
+            leave_at = data.draw(st.integers(1, 7))
+            for step in run.steps(6, save_every=2):
+                made.append(step)
+                part.count += step
+                if step >= leave_at:
+                    break
+            run.log({"val_loss": 0.5}, step=data.draw(st.none() | st.integers(0, 99)))
+            assert run.step == made[-1]
+    assert made == [1, 2, 3, 4, 5, 6]
+    assert part.count == 21
+
+
+def test_steps_after_loading_by_hand_do_not_restore_again(init: Init) -> None:
+    with pytest.raises(RuntimeError, match="died"):
+        train(init, Counter(), 10, at=5, does=die)
+    with init(resume="auto") as run:
+        part = Counter()
+        run.register(part=part)
+        assert run.load_checkpoint() == 4
+        part.count += 100
+        assert list(run.steps(6)) == [5, 6]
+        assert part.count == 110
+
+
+def test_of_two_live_loops_over_steps_the_second_is_refused_and_signals_come_back(
+    init: Init,
+) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with init() as run:
+        run.register(part=Counter())
+        first, second = run.steps(5), run.steps(5)
+        assert next(first) == 1
+        with pytest.raises(UsageError, match=r"another loop over steps\(\) is under way; .*close"):
+            next(second)
+        assert next(first) == 2
+        first.close()
+        assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+        held = run.steps(5)
+        assert next(held) == 3
+    # The end of the run gives the signals back, though the loop is still held.
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == before
+    with pytest.raises(UsageError, match=rf"run {run.id} is finished; "):
+        next(held)
+
+
+def test_a_finish_in_another_thread_leaves_the_signals_to_the_loop(init: Init) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    run = init()
+    run.register(part=Counter())
+    steps = run.steps(5)
+    next(steps)
+    thread = threading.Thread(target=run.finish)
+    thread.start()
+    thread.join()
+    assert RunRecord(run.dir).status == "finished"
+    steps.close()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda run: run.register(part=Counter()),
+        lambda run: next(run.steps(9)),
+        lambda run: run.save_checkpoint(),
+        lambda run: run.load_checkpoint(),
+        lambda run: run.watch(torch.nn.Linear(1, 1), None),
+    ],
+)
+def test_a_finished_run_is_not_written_to(init: Init, use: Callable[[cupel.Run], Any]) -> None:
+    run = init()
+    run.register(counter=Counter())
+    list(run.steps(2))
+    run.finish()
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match=rf"run {run.id} is finished; ") as raised:
+        use(run)
+    assert len(str(raised.value).splitlines()) == 1
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+
+
+def test_what_a_checkpoint_cannot_hold_is_refused_in_one_line_with_the_parts_name(
+    init: Init,
+) -> None:
+    class Odd(Counter):
+        def state_dict(self) -> dict[str, Any]:
+            return {"odd": {1, 2}}
+
+    run = init()
+    run.register(odd=Odd())
+    with pytest.raises(
+        CheckpointError, match=r"the part 'odd' cannot be saved: a builtins.set"
+    ) as told:
+        run.save_checkpoint()
+    assert len(str(told.value).splitlines()) == 1
+    assert RunRecord(run.dir).checkpoints() == []
 
 
 def draw() -> list[float]:

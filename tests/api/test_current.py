@@ -17,6 +17,10 @@ from cupel.record.reader import RunRecord, list_runs
 
 Init = Callable[..., cupel.Run]
 
+NESTED: list[Any] = []
+for _ in range(10_000):
+    NESTED = [NESTED]
+
 
 def stopped(init: Init, **changes: Any) -> cupel.Run:
     """A run that can be resumed."""
@@ -69,14 +73,25 @@ def test_without_a_run_there_is_nothing_to_log_to(monkeypatch: pytest.MonkeyPatc
         ({"config": {"path": Path("x")}}, "config must be plain data .*PosixPath is not JSON"),
         ({"config": argparse.Namespace(lr=1)}, r"must be a dict, not a Namespace; .*vars\(args\)"),
         ({"tags": "night"}, r"tags must be a list of texts; type tags=\['night'\]"),
+        ({"config": {"seed": 2**70}}, "config.json cannot be written: 1180591620717411303424"),
+        ({"config": {"x": NESTED}}, "config must be plain data .*recursion"),
+        ({"tags": [object()]}, r"tags must be a list of texts, as \['night'\]"),
+        ({"tags": None}, r"tags must be a list of texts, as \['night'\]"),
+        ({"notes": object()}, "notes must be text, not object"),
         ({"project": "../x"}, "'../x' cannot be the name of a project"),
+        ({"project": None}, "project must be text, not None"),
+        ({"name": 5}, "name must be text, not int"),
+        ({"resume": None}, "resume must be text, not None"),
+        ({"resume": True}, "resume must be text, not bool"),
+        ({"root": 5}, "root must be a path, not int"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused_before_anything_is_written(
     init: Init, root: Path, wrong: dict[str, Any], told: str
 ) -> None:
-    with pytest.raises(UsageError, match=told):
+    with pytest.raises(UsageError, match=told) as raised:
         init(**wrong)
+    assert len(str(raised.value).splitlines()) == 1
     assert not root.exists()
 
 

@@ -14,9 +14,16 @@ from typing import Any
 import pytest
 
 import cupel
+from cupel.errors import CheckpointError
 from cupel.record.reader import RunRecord, list_runs
 
 Init = Callable[..., cupel.Run]
+CAUGHT = "try: sys.exit(2)\nexcept SystemExit: pass\n"
+IN_ATEXIT = "import atexit; atexit.register(run.log, {'loss': 0.5}, step=1)\n"
+IN_THREAD = (
+    "import threading; logs = threading.Thread(target=run.log, args=[{'loss': 0.5}],"
+    " kwargs={'step': 1})\ntry: sys.exit(3)\nfinally: logs.start(); logs.join()"
+)
 START = "import cupel, sys\nrun = cupel.init('p', 'n')\ncupel.log({'loss': 0.5})\n"
 
 
@@ -27,6 +34,13 @@ START = "import cupel, sys\nrun = cupel.init('p', 'n')\ncupel.log({'loss': 0.5})
         ("sys.exit()", 0, "finished", None),
         ("sys.exit(3)", 3, "failed", "sys.exit(3)"),
         ("sys.exit('no data')", 1, "failed", "sys.exit('no data')"),
+        ("exit(3)", 3, "failed", "sys.exit(3)"),
+        ("quit('no data')", 1, "failed", "sys.exit('no data')"),
+        ("exit(code=0)", 0, "finished", None),
+        ("try: sys.exit(3)\nfinally: run.log({'loss': 0.5}, step=1)", 3, "failed", "sys.exit(3)"),
+        (IN_ATEXIT + "sys.exit(3)", 3, "failed", "sys.exit(3)"),
+        (IN_THREAD, 3, "failed", "sys.exit(3)"),
+        (CAUGHT + "run.log({'loss': 0.5}, step=1)", 0, "finished", None),
         ("1 / 0", 1, "failed", "ZeroDivisionError: division by zero"),
         ("raise KeyboardInterrupt", -signal.SIGINT, "interrupted", "KeyboardInterrupt"),
         ("import os; os._exit(0)", 0, "crashed", None),
@@ -105,11 +119,29 @@ def test_results_that_cannot_be_made_end_the_run_as_failed_and_are_raised(init: 
 
     run = init()
     run.register(odd=Odd())
-    with pytest.raises(TypeError, match="cannot be checkpointed"):
+    with pytest.raises(
+        CheckpointError, match=r"part 'odd' cannot be hashed: .*checkpointed"
+    ) as told:
         run.finish()
+    assert len(str(told.value).splitlines()) == 1
     record = RunRecord(run.dir)
     assert record.status == "failed"
     assert "cannot be checkpointed" in record.sessions[0].fields["error"]
+
+
+def test_a_caught_exit_of_one_run_is_not_held_against_the_next(
+    script: Callable[..., Any], root: Path
+) -> None:
+    done = script(START + CAUGHT + "run.finish()\nrun = cupel.init('p', 'n')")
+    assert done.returncode == 0, done.stderr
+    assert [run.status for run in list_runs(root)] == ["finished", "finished"]
+
+
+def test_the_prompts_hint_how_to_leave_stays(script: Callable[..., Any]) -> None:
+    done = script("import cupel\nbefore = repr(exit)\ncupel.init()\nassert repr(exit) == before")
+    assert done.returncode == 0, done.stderr
+    without_site = script("import builtins; del builtins.exit, builtins.quit\n" + START)
+    assert without_site.returncode == 0, without_site.stderr
 
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")

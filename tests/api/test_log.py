@@ -76,7 +76,7 @@ def test_what_cannot_be_kept_never_stops_training_and_is_told_once(
 ) -> None:
     with init() as run:
         for _ in range(2):
-            run.log({"loss": 0.5, "huge": 10**400, "text": "no", "meta": torch.ones(1).to("meta")})
+            run.log({"loss": 0.5, "huge": 10**5000, "text": "no", "meta": torch.ones(1).to("meta")})
     assert rows(run) == [{"_step": 1, "loss": 0.5}, {"_step": 2, "loss": 0.5}]
     told = capsys.readouterr().err.splitlines()
     assert [line.split(":")[1].strip() for line in told] == [
@@ -91,6 +91,16 @@ def test_what_cannot_be_kept_never_stops_training_and_is_told_once(
     [
         (({"loss": 1.0}, 1.5), "step is 1.5; it must be a whole number"),
         (({"loss": 1.0}, "ten"), "step is 'ten'; it must be a whole number"),
+        (({"loss": 1.0}, True), "step is True; it must be a whole number from 0 to 2"),
+        (({"loss": 1.0}, -1), r"step is -1; it must be a whole number from 0 to 2\*\*53"),
+        (({"loss": 1.0}, 2**53 + 1), "step is 9007199254740993; it must be a whole number"),
+        (({"loss": 1.0}, 2**63), "step is 9223372036854775808; it must be a whole number"),
+        (({"loss": 1.0}, 2**70), "step is an integer of 71 bits; it must be a whole number"),
+        (({"loss": 1.0}, 10**5000), "step is an integer of 16610 bits; it must be"),
+        (
+            ({"loss": 1.0}, np.ones((2, 2))),
+            r"step is array\(\[\[1., 1.\], \[1., 1.\]\]\); it must be",
+        ),
         ((0.5, None), r'log\(\) takes a dict, as run.log\({"loss": 0.5}\), not a float'),
     ],
 )
@@ -104,13 +114,43 @@ def test_a_call_that_means_nothing_is_refused_in_one_line(
         assert run.step == 0
 
 
-def test_logging_after_the_end_is_told_once_and_harms_nothing(
-    init: Init, capsys: pytest.CaptureFixture[str]
+def test_the_last_step_that_json_keeps_exact_can_be_logged(init: Init) -> None:
+    with init() as run:
+        run.log({"loss": 1.0}, step=0)
+        run.log({"loss": 1.0}, step=2**53)
+    assert [row["_step"] for row in rows(run)] == [0, 2**53]
+
+
+@pytest.mark.parametrize("value", [1, 1.0])
+@pytest.mark.parametrize("key", [None, 5, 0.5, True, ("a", 1)])
+def test_a_name_that_is_no_text_is_that_metrics_problem(
+    init: Init, capsys: pytest.CaptureFixture[str], key: Any, value: Any
+) -> None:
+    with init() as run:
+        for _ in range(2):
+            run.log({key: value, "loss": 0.5})
+    assert rows(run) == [{"_step": 1, "loss": 0.5}, {"_step": 2, "loss": 0.5}]
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"the metric {key!r}: a name must be text, not {type(key).__name__}" in told
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_logging_after_the_end_is_told_in_one_line_and_harms_nothing(
+    init: Init, capsys: pytest.CaptureFixture[str], resumed: bool
 ) -> None:
     run = init()
     run.log({"loss": 1.0})
+    if resumed:
+        run.finish("interrupted")
+        run = init(resume="auto")
     run.finish()
+    before = {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
     run.log({"loss": 2.0})
+    run.log({"loss": "no number"}, step=1)
     cupel.log({"loss": 3.0})
-    assert [row["loss"] for row in rows(run)] == [1.0]
-    assert capsys.readouterr().err.count("metrics.r0.000.jsonl: OSError: the session is fin") == 1
+    assert {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()} == before
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert f"run {run.id} is finished; " in told
+    assert run._session.problems == {"log": 3}

@@ -126,6 +126,7 @@ def test_inside_of_steps_the_step_is_the_one_being_made(
     run.watch(model, optimizer, monitors={"mine": Mine()})
     run.register(model=model)
     for _ in run.steps(3):
+        run.log({"val_loss": 0.0}, step=1000)
         update(model, optimizer)
     run.finish("interrupted")
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -135,7 +136,8 @@ def test_inside_of_steps_the_step_is_the_one_being_made(
         for _ in resumed.steps(5):
             update(model, optimizer)
             resumed.log({"loss": 0.0})
-    assert measured(run, "mine") == [(step, step) for step in range(1, 6)]
+        update(model, optimizer)  # outside again: one more than the last
+    assert measured(run, "mine") == [(step, step) for step in range(1, 7)]
 
 
 def test_a_failing_monitor_is_told_once_and_training_goes_on(

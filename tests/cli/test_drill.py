@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cupel.cli.drill import Drill, Verdict, resumed_like, verify_monitors, verify_resume
+from cupel.cli.drill import Drill, Verdict, kill_after, resumed_like, verify_monitors, verify_resume
 from cupel.errors import CupelError, RecipeError, UsageError
 
 pytestmark = pytest.mark.slow
@@ -73,8 +73,17 @@ def test_a_script_that_forgets_its_state_is_caught_at_the_first_step(script: Pat
     assert verdict.lines[-1] == "resume is NOT exact"
 
 
-def test_a_script_that_restores_nothing_proves_nothing(script: Path) -> None:
-    verdict = resumed(script, "never_save", kill_at=12)
+def test_a_run_without_a_checkpoint_to_go_on_from_is_refused(script: Path) -> None:
+    with pytest.raises(UsageError, match="saves no checkpoint before step 39 of 40"):
+        resumed(script, "never_save")
+
+
+def test_a_kill_before_the_first_checkpoint_proves_nothing(script: Path, tmp_path: Path) -> None:
+    """Training that merely repeats itself is not called an exact resume."""
+    with Drill.prepare(str(script), ["never_save"], steps=40, keep=tmp_path) as drill:
+        undisturbed = drill.finish("undisturbed", drill.start("undisturbed"))
+        verdict = resumed_like(drill, undisturbed, killed_at=kill_after(drill, after=12))
+    assert verdict.facts["first_difference"] is None
     assert not verdict.equal
     assert any(line.startswith("NOTHING RESTORED") for line in verdict.lines)
 
@@ -84,9 +93,13 @@ def test_a_script_that_begins_anew_is_told_how_to_go_on(script: Path) -> None:
         resumed(script, "begin_anew", kill_at=12)
 
 
-def test_a_step_that_the_run_does_not_reach_is_refused(script: Path) -> None:
-    with pytest.raises(UsageError, match="--kill-at 40: the run has 40 steps"):
-        resumed(script, kill_at=40)
+@pytest.mark.parametrize("kill_at", [5, 40])
+def test_a_kill_before_the_first_checkpoint_or_after_the_end_is_refused(
+    kill_at: int, script: Path
+) -> None:
+    told = rf"--kill-at {kill_at}: .* first checkpoint \(5\) and before the last step \(40\)"
+    with pytest.raises(UsageError, match=told):
+        resumed(script, kill_at=kill_at)
 
 
 def test_a_script_that_fails_is_shown_with_its_last_line(tmp_path: Path) -> None:

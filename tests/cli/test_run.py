@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from desk import Desk, new_desk, wait_for_step
+from desk import Desk, complaint, new_desk, wait_for_step
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("run")]
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +94,33 @@ def test_json_results_are_the_recorded_ones(tmp_path: Path) -> None:
     done = desk.type("run", "tiny.yaml", "train.steps=5", "--json")
     printed = json.loads(done.stdout)
     assert printed["final"] == (desk.only_run().results or {})["final"]
+
+
+def test_a_finished_run_whose_stdout_is_full_is_finished_and_says_where(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path / "desk")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cupel", "run", "tiny.yaml", "train.steps=5"],
+            cwd=desk.folder, env=desk.environment(None), stdin=subprocess.DEVNULL,
+            stdout=full, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    run = desk.only_run()
+    assert run.status == "finished"
+    assert complaint(done, code=1) == (
+        f"cannot write to stdout: No space left on device; the run is finished, in {run.run_dir}"
+    )
+
+
+def test_a_full_stderr_stops_nothing(tmp_path: Path) -> None:
+    desk = new_desk(tmp_path / "desk")
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "cupel", "run", "tiny.yaml", "train.steps=5", "--json"],
+            cwd=desk.folder, env=desk.environment(None), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=full, text=True,
+        )  # fmt: skip
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["step"] == 5
 
 
 def test_a_dry_run_drives_every_branch_and_leaves_no_run(tmp_path: Path) -> None:

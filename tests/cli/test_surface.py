@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).parents[1] / "golden" / "cli.txt"
 
 
 def surface() -> str:
-    from cupel.cli.main import app
+    from cupel.cli.app import app
 
     return "\n".join(_lines(typer.main.get_command(app), "cupel")) + "\n"
 
@@ -35,7 +35,7 @@ def test_the_command_line_is_the_frozen_one() -> None:
 
 
 def test_every_option_and_command_explains_itself() -> None:
-    from cupel.cli.main import app
+    from cupel.cli.app import app
 
     def check(command: Any, path: str) -> None:
         assert command.help, f"{path} has no help"

@@ -29,7 +29,8 @@ def test_a_corpus_counted_by_hand():
 
 
 def test_one_token_repeated_has_no_entropy():
-    assert entropies(np.zeros(10, dtype=np.uint8), vocabulary=256) == {"unigram": 0, "bigram": 0}
+    found = entropies(np.zeros(10, dtype=np.uint8), vocabulary=256)
+    assert [f"{value:.4f}" for value in found.values()] == ["0.0000", "0.0000"]  # not -0.0000
 
 
 @given(ids=st.lists(st.integers(0, 6), min_size=2, max_size=200))

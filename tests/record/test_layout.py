@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -75,3 +76,13 @@ def test_garbage_finds_no_run_and_says_so(
 ) -> None:
     with pytest.raises(UnknownName):
         layout.find_run(tmp_path_factory.getbasetemp() / "no-runs-here", text)
+
+
+def test_of_many_runs_a_message_names_the_five_newest(tmp_path: Path) -> None:
+    for number in range(20):
+        run = make_run(tmp_path, "p", f"run-{number:02d}") / layout.RUN
+        os.utime(run, (0, 1000 - number))
+    with pytest.raises(UnknownName) as caught:
+        layout.find_run(tmp_path, "zzz")
+    listed = ", ".join(f"run-{number:02d}" for number in range(5))
+    assert f"(there are: {listed}); the newest of 20; looked in {tmp_path};" in str(caught.value)

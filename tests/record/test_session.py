@@ -229,6 +229,20 @@ def test_values_that_are_no_numbers_are_dropped_counted_and_told_once(
     assert [event["name"] for event in events] == ["metric text", "metric _t", "metric big"]
 
 
+def test_what_comes_after_the_end_is_counted_and_told_in_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    session = start(tmp_path)
+    session.finish("finished")
+    for step in (1, 2):
+        session.log({"loss": 1.0}, step=step)
+    assert session.lost == 2
+    assert session.problems == {"writing metrics.r0.000.jsonl": 2}
+    told = capfd.readouterr().err
+    assert told.count("\n") == 1
+    assert "metrics.r0.000.jsonl: OSError: the session is finished" in told
+
+
 def test_strict_raises_on_what_cannot_be_recorded(tmp_path: Path) -> None:
     session = start(tmp_path, strict=True)
     for metrics in ({"text": "no"}, {"_step": 3}):
@@ -263,6 +277,24 @@ def test_a_root_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) -> No
         RecordError, match=r"cannot write the record to .*/file: Not a directory; ch"
     ):
         start(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "wrong,told",
+    [
+        ({"config": {"x": object()}}, "config.json cannot be written: <object object at"),
+        ({"config": {"x": 2**64}}, "config.json cannot be written: 18446744073709551616"),
+        ({"tags": [set()]}, r"run.json cannot be written: set\(\)"),
+        ({"details": {"data": np.array([[object()]] * 2)}}, "run.json cannot be written: <object"),
+    ],
+)
+def test_what_json_cannot_hold_is_refused_before_anything_is_written(
+    tmp_path: Path, wrong: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(UsageError, match=told) as raised:
+        start(tmp_path / "runs", **wrong)
+    assert len(str(raised.value).splitlines()) == 1
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("wrong", [{"project": "../p"}, {"run_id": "a/b"}, {"run_id": ".a"}])

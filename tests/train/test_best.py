@@ -150,7 +150,11 @@ def test_a_broken_monitor_is_refused_before_anything_is_written(tmp_path: Path) 
     desk = new_desk(tmp_path / "desk")
     recipe = load(
         desk.folder / "tiny.yaml",
-        [f"data.path={desk.folder / 'text.txt'}", "monitors={norms: {total: true}}"],
+        [
+            f"data.path={desk.folder / 'text.txt'}",
+            f"data.cache={desk.folder / 'cache'}",
+            "monitors={norms: {total: true}}",
+        ],
     )
     with pytest.raises(UsageError, match="'grad_norm/total' would be written twice"):
         train(recipe, root=desk.runs)

@@ -13,7 +13,13 @@ import torch
 from cupel.checkpoint import folder
 from cupel.config import load
 from cupel.data.tokenizer import Tokenizer
-from cupel.errors import CheckpointError, DataError, UsageError
+from cupel.errors import (
+    CheckpointDamaged,
+    CheckpointError,
+    DataError,
+    TrainingFailed,
+    UsageError,
+)
 from cupel.models.gpt.generate import generate
 from cupel.models.gpt.model import GPT
 from cupel.randomness import Streams
@@ -128,9 +134,19 @@ def trained(text: Path, *overrides: str) -> Trained:
     return train(load("gpt-tiny", settings), root=text.parent / "runs")
 
 
-def written(run_dir: Path, *, seed: int = 1, step: int | None = None, **changes: Any) -> str:
-    pieces: list[str] = []
-    write_text(run_dir, changes, seed=seed, step=step, tell=pieces.append)
+def written(
+    run_dir: Path,
+    *,
+    seed: int = 1,
+    step: int | None = None,
+    warnings: list[str] | None = None,
+    **changes: Any,
+) -> str:
+    pieces, told = [], []
+    write_text(run_dir, changes, seed=seed, step=step, tell=pieces.append, warn=told.append)
+    assert told if warnings is not None else not told
+    if warnings is not None:
+        warnings += told
     return "".join(pieces)
 
 
@@ -192,6 +208,72 @@ def test_a_step_that_was_not_kept_is_refused_with_those_that_were(text: Path) ->
     shutil.rmtree(run_dir / "checkpoints")
     with pytest.raises(CheckpointError, match="has no checkpoint yet"):
         written(run_dir)
+
+
+def damage(run_dir: Path, step: int) -> None:
+    path = step_dir(run_dir, step) / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_passed_over_with_a_warning_unless_it_was_asked_for(
+    text: Path,
+) -> None:
+    run_dir = trained(text, "train.schedule.warmup=0", "train.optimizer.lr=0.1").run_dir
+    assert run_dir is not None
+    by_step = {step: written(run_dir, step=step, tokens=40) for step in (3, 6)}
+    damage(run_dir, 8)
+    warnings: list[str] = []
+    assert written(run_dir, tokens=40, warnings=warnings) == by_step[6]
+    assert "the checkpoint of step 8 is passed over" in warnings[0]
+    with pytest.raises(UsageError, match=r"take another step \(there are: 3, 6, 8\)") as caught:
+        written(run_dir, step=8)
+    assert "\n" not in str(caught.value)
+    damage(run_dir, 6)
+    assert written(run_dir, tokens=40, warnings=[]) == by_step[3]
+    damage(run_dir, 3)
+    with pytest.raises(CheckpointDamaged, match="has no intact checkpoint"):
+        written(run_dir, warnings=[])
+
+
+def test_a_best_pointer_that_leads_nowhere_is_told_and_the_newest_is_taken(text: Path) -> None:
+    run_dir = trained(text).run_dir
+    assert run_dir is not None
+    pointer, newest = run_dir / "checkpoints" / "best-val_loss.json", written(run_dir, step=8)
+    for content in ("{", json.dumps({"schema": 1, "step": 5})):
+        pointer.write_text(content)
+        assert written(run_dir, warnings=[]) == newest
+
+
+@pytest.mark.parametrize(
+    "changes, told",
+    [
+        ({"top_p": 0.0}, "top_p: 0.0 is out of range; it must be above 0.0"),
+        ({"temperature": float("nan")}, "temperature: NaN is not a finite number"),
+        ({"prompt": "\udcff\udcfe"}, "prompt: '\\udcff\\udcfe' is not UTF-8 text"),
+        ({"prompt": ""}, "the prompt is empty; give at least one character to continue"),
+    ],
+)
+def test_a_change_that_does_not_fit_is_refused_in_one_line(
+    text: Path, changes: dict[str, Any], told: str
+) -> None:
+    run_dir = trained(text, "train.steps=2").run_dir
+    assert run_dir is not None
+    with pytest.raises(UsageError) as caught:
+        written(run_dir, **changes)
+    assert str(caught.value) == told
+
+
+def test_a_model_that_gives_nan_is_named_with_its_step_and_writes_nothing(text: Path) -> None:
+    run = trained(
+        text, "train.nonfinite=continue", "train.optimizer.lr=1e30", "train.schedule.warmup=0"
+    )
+    assert run.run_dir is not None
+    pieces: list[str] = []
+    with pytest.raises(TrainingFailed, match=r"step 8: the model's logits are NaN or infinite"):
+        write_text(run.run_dir, {}, seed=1, step=8, tell=pieces.append, warn=pieces.append)
+    assert not pieces
 
 
 def test_a_run_of_another_workload_writes_no_text(tmp_path: Path) -> None:

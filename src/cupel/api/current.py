@@ -52,8 +52,8 @@ def init(
             f"run {_current.id} is still open in this process; call cupel.finish() before "
             "cupel.init(), or use `with cupel.init(…) as run:`"
         )
-    if isinstance(tags, str):
-        raise UsageError(f"tags must be a list of texts; type tags=[{tags!r}]")
+    name = "" if name is None else name
+    _check(tags, root, project=project, name=name, notes=notes, resume=resume)
     name = name or _script_name()
     settings = _plain(config)
     identity = _identity(name, settings)
@@ -93,6 +93,23 @@ def _the_run(caller: str) -> Run:
     return _current
 
 
+def _check(tags: Any, root: Any, **texts: Any) -> None:
+    """What is wrong is told before there is a folder."""
+    for argument, given in texts.items():
+        if not isinstance(given, str):
+            raise UsageError(f"{argument} must be text, not {_kind(given)}")
+    if isinstance(tags, str):
+        raise UsageError(f"tags must be a list of texts; type tags=[{tags!r}]")
+    if not isinstance(tags, Sequence) or not all(isinstance(tag, str) for tag in tags):
+        raise UsageError("tags must be a list of texts, as ['night']")
+    if not isinstance(root, str | os.PathLike | None):
+        raise UsageError(f"root must be a path, not {_kind(root)}")
+
+
+def _kind(given: Any) -> str:
+    return "None" if given is None else type(given).__name__
+
+
 def _script_name() -> str:
     script = Path(sys.argv[0])
     return script.stem if script.suffix == ".py" else "run"  # at a prompt, or python -c
@@ -107,7 +124,7 @@ def _plain(config: Mapping[str, Any] | None) -> dict[str, Any]:
         )
     try:
         plain: dict[str, Any] = json.loads(json.dumps(dict(config or {})))
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise UsageError(
             f"config must be plain data (numbers, strings, lists, dicts): {error}"
         ) from error

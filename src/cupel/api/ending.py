@@ -1,13 +1,17 @@
 """Ends the current run truthfully when Python ends: by itself, by an exception, by `sys.exit`.
 
-Python tells nobody how it ends, so `sys.excepthook` and `sys.exit` are wrapped, once a process.
-What is not seen: `raise SystemExit(1)` outside of `with cupel.init(…)`, and `os._exit`.
+Python tells nobody how it ends, so `sys.excepthook`, `sys.exit`, `exit` and `quit` are wrapped,
+once a process. An exit that the script caught is known for one by the next `log`. What is not
+seen, outside of `with cupel.init(…)`: `raise SystemExit(1)`, an `exit` that was imported from `sys`
+before; and `os._exit` anywhere.
 """
 
 from __future__ import annotations
 
 import atexit
+import builtins
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
@@ -25,8 +29,7 @@ def end_with_python(current: Callable[[], Run | None]) -> None:
     if _installed:
         return
     _installed = True
-    ordinary_hook, ordinary_exit = sys.excepthook, sys.exit
-    left_with: Any = None
+    ordinary_hook = sys.excepthook
 
     def failed(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
@@ -38,17 +41,46 @@ def end_with_python(current: Callable[[], Run | None]) -> None:
             run.finish("interrupted" if stopped else "failed", error=told)
         ordinary_hook(kind, error, trace)
 
-    def leave(status: Any = None, /) -> NoReturn:
-        nonlocal left_with
-        left_with = status
-        ordinary_exit(status)
-
     def ended() -> None:
         run = current()
-        if run is not None and left_with in (None, 0):
+        if run is not None and run.left_with in (None, 0):
             run.finish()
         elif run is not None:
-            run.finish("failed", error=f"sys.exit({left_with!r})")
+            run.finish("failed", error=f"sys.exit({run.left_with!r})")
 
-    sys.excepthook, sys.exit = failed, leave
+    sys.excepthook = failed
+    sys.exit = _Leave(sys.exit, current)
+    for name in ("exit", "quit"):  # they come with `site`, which python -S leaves out
+        if hasattr(builtins, name):
+            setattr(builtins, name, _Leave(getattr(builtins, name), current))
     atexit.register(ended)
+
+
+def goes_on() -> bool:
+    """Whether the script goes on: it is neither on its way out of an exit nor in `atexit`.
+
+    Only the main thread can know; elsewhere this is False.
+    """
+    main = threading.main_thread()
+    return threading.current_thread() is main and main.is_alive() and sys.exception() is None
+
+
+class _Leave:
+    """Leaves Python as the ordinary function does, and notes the status on the current run."""
+
+    def __init__(
+        self, ordinary: Callable[..., NoReturn], current: Callable[[], Run | None]
+    ) -> None:
+        self._ordinary, self._current = ordinary, current
+
+    def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
+        try:
+            self._ordinary(*arguments, **named)
+        except SystemExit as left:
+            run = self._current()
+            if run is not None:
+                run.left_with = left.code
+            raise
+
+    def __repr__(self) -> str:
+        return repr(self._ordinary)  # at a prompt, the hint how to leave

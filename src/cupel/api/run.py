@@ -11,13 +11,16 @@ from __future__ import annotations
 import operator
 import os
 import sys
+import threading
 import traceback
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from cupel.api.ending import goes_on
 from cupel.api.watched import check_watched, monitor_from
 from cupel.errors import MissingDependency, UsageError
 from cupel.events import Dispatcher, Event, StepView
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
 Status = Literal["finished", "failed", "interrupted"]
 _WATCHED: Mapping[str, Any] = {"norms": {"total": True}, "throughput": {}}
+_LAST_STEP = 2**53  # up to here JSON readers of every language keep integers exact
 
 
 class Run:
@@ -47,13 +51,18 @@ class Run:
         self.project, self.name, self.config = project, name, dict(config)
         self.step = 0
         self.finished = False
+        self.left_with: Any = None  # the status of a sys.exit; see `ending`
         self._session = session
         self._store: tuple[CheckpointRoom, Parts] | None = None
         self._dispatcher = Dispatcher(on_problem=session.problem)
         self._hooks: list[Any] = []
         self._units: dict[str, int] = {}
-        self._updates = 0  # since the last log; inside steps() the step itself is known
+        self._logged = 0  # the step of the last line, outside of steps()
+        self._updates = 0  # since that line; inside steps() the step itself is known
+        self._by_hand = True  # until the first steps(): what is logged says which step it is
         self._in_steps = False
+        self._signals = ExitStack()  # the handlers that steps() has installed
+        self._restored = False
         self._begun = not session.resumed
         if self._begun:
             session.begin_at(0)
@@ -72,22 +81,31 @@ class Run:
         """Append numbers to the record: one line, on disk when this returns.
 
         Numbers, 0-d tensors, numpy scalars and short arrays are accepted. Without `step` it is
-        the step of `steps()`, or one more than at the last call. A value that cannot be kept is
-        left out and told of once, and no failure of the disk stops training. Raises UsageError
-        for metrics that are no dict and a step that is no whole number.
+        the step of `steps()`, or one more than at the last call. In a run that uses `steps()`, a
+        given step is that line's only. A value that cannot be kept is left out and told of once;
+        neither a failure of the disk nor the end of the run makes this raise. Raises UsageError
+        for metrics that are no dict and a step that is no whole number from 0 to 2**53.
         """
         if not isinstance(metrics, Mapping):
             raise UsageError(
                 f'log() takes a dict, as run.log({{"loss": 0.5}}), not a {type(metrics).__name__}'
             )
         if step is not None:
-            self.step = _whole(step)
-        elif not self._in_steps:
-            self.step += 1
-        self._updates = 0
+            at = _whole(step)
+        else:
+            at = self.step if self._in_steps else self._logged + 1
+        if self.finished:
+            self._session.problem("log", self._ended())
+            return
+        if self.left_with is not None and goes_on():
+            self.left_with = None
+        if not self._in_steps:
+            self._logged, self._updates = at, 0
+        if self._by_hand:
+            self.step = at
         if not self._begun:
-            self._begin_before(self.step)
-        self._session.log(metrics, step=self.step)
+            self._begin_before(at)
+        self._session.log(metrics, step=at)
 
     def _begin_before(self, step: int) -> None:
         """A resumed session without checkpoints goes on where its first line says."""
@@ -118,8 +136,8 @@ class Run:
         for line in restored.skipped if restored else ():
             self._session.note(line)
             sys.stderr.write(f"cupel: {line}\n")
-        self.step = restored.step if restored else 0
-        self._begun = True
+        self.step = self._logged = restored.step if restored else 0
+        self._begun = self._restored = True
         self._session.begin_at(self.step)
         return self.step
 
@@ -141,30 +159,44 @@ class Run:
 
         A checkpoint is written every `save_every` steps and after the last. SIGTERM, SIGUSR1 and
         the first Ctrl-C write one after the step being made and leave Python with exit code 75.
+        A step left by `break` counts as made, and the next `steps` goes on with the one after it:
+        only the first one restores, unless `load_checkpoint` was called before. Raises UsageError
+        for a second loop while one is under way.
         """
+        self._check_open()
         if save_every is not None and save_every < 1:
             raise UsageError(f"save_every is {save_every}; it must be 1 or more, or left out")
         from cupel.checkpoint.stop import EXIT_INTERRUPTED, StopRequest
 
-        start = self.load_checkpoint()
-        self._in_steps = True
+        if self._in_steps:
+            raise UsageError(
+                "another loop over steps() is under way; end it first (one that was left and is "
+                "kept in a variable: by its close())"
+            )
+        if not self._restored:
+            self.load_checkpoint()
+        self._in_steps, self._by_hand = True, False
         try:
-            with StopRequest() as stop:
-                for step in range(start + 1, total + 1):
-                    self.step = step
-                    yield step
-                    self.step = step
-                    due = save_every is not None and step % save_every == 0
-                    if due or step == total or stop.name is not None:
-                        self.save_checkpoint()
-                    if stop.name is not None:
-                        self.finish("interrupted", error=f"asked to stop by {stop.name}")
-                        raise SystemExit(EXIT_INTERRUPTED)
+            stop = self._signals.enter_context(StopRequest())
+            for step in range(self.step + 1, total + 1):
+                self.step = step
+                yield step
+                self._check_open()
+                self.step = step
+                due = save_every is not None and step % save_every == 0
+                if due or step == total or stop.name is not None:
+                    self.save_checkpoint()
+                if stop.name is not None:
+                    self.finish("interrupted", error=f"asked to stop by {stop.name}")
+                    raise SystemExit(EXIT_INTERRUPTED)
         finally:
             self._in_steps = False
+            self._logged, self._updates = self.step, 0
+            self._signals.close()
 
     def _checkpoints(self) -> tuple[CheckpointRoom, Parts]:
         """The checkpoint room and what is registered; torch comes in at the first use."""
+        self._check_open()
         if self._store is None:
             try:
                 from cupel.api.random_states import RandomStates
@@ -205,6 +237,7 @@ class Run:
         Raises UsageError for what is no model, optimizer or monitor, for two monitors that would
         write one metric, and for a second call.
         """
+        self._check_open()
         check_watched(model, optimizer)
         if self._hooks:
             raise UsageError("this run watches an optimizer already; call watch() once")
@@ -228,7 +261,7 @@ class Run:
         ]
 
     def _look(self, event: Event, model: Any, optimizer: Any) -> None:
-        step = self.step if self._in_steps else self.step + self._updates
+        step = self.step if self._in_steps else self._logged + self._updates
         if self._dispatcher.watches(event, step):
             view = StepView(model, optimizer, step, units=self._units)
             measured = self._dispatcher.measure(event, view)
@@ -253,7 +286,19 @@ class Run:
         except Exception as problem:
             self._session.finish("failed", error=f"results: {problem}")
             raise
-        self._session.finish(status, results=results, error=error)
+        else:
+            self._session.finish(status, results=results, error=error)
+        finally:
+            # A steps() that was left may still be held. Other threads may not touch handlers.
+            if threading.current_thread() is threading.main_thread():
+                self._signals.close()
+
+    def _check_open(self) -> None:
+        if self.finished:
+            raise self._ended()
+
+    def _ended(self) -> UsageError:
+        return UsageError(f"run {self.id} is finished; start another one with cupel.init()")
 
     def _results(self) -> dict[str, Any]:
         final: dict[str, Any] = {}
@@ -290,6 +335,12 @@ class Run:
 
 def _whole(step: Any) -> int:
     try:
-        return operator.index(step)
-    except TypeError as error:
-        raise UsageError(f"step is {step!r}; it must be a whole number") from error
+        whole = -1 if isinstance(step, bool) else operator.index(step)
+    except TypeError:
+        whole = -1
+    if 0 <= whole <= _LAST_STEP:
+        return whole
+    # Python refuses to print integers of more than 4,300 digits.
+    long = isinstance(step, int) and step.bit_length() > 64
+    shown = f"an integer of {step.bit_length()} bits" if long else " ".join(repr(step).split())
+    raise UsageError(f"step is {shown}; it must be a whole number from 0 to 2**53")

@@ -61,8 +61,8 @@ class Parts:
         return {name: part.state_dict() for name, part in self._parts.items()}
 
     def hashes(self) -> dict[str, str]:
-        """Every part's `codec.state_hash`, by name."""
-        return {name: state_hash(state) for name, state in self.state().items()}
+        """Every part's `codec.state_hash`, by name. Raises CheckpointError that names the part."""
+        return {name: _hashed(name, state) for name, state in self.state().items()}
 
     def load(self, states: Mapping[str, Any]) -> None:
         """Give every part its state.
@@ -98,6 +98,13 @@ class Parts:
                 f"the checkpoint has {_quoted(left_over)}, which this run does not register; it "
                 f"registers {_quoted(self._parts)}: resume with the settings that wrote it"
             )
+
+
+def _hashed(name: str, state: Any) -> str:
+    try:
+        return state_hash(state)
+    except TypeError as error:
+        raise CheckpointError(f"the part '{name}' cannot be hashed: {error}") from error
 
 
 def _check_shapes(name: str, current: Any, saved: Any) -> None:

@@ -15,6 +15,8 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any, Self
 
+from cupel import ranks
+
 ASKS_TO_STOP = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 EXIT_INTERRUPTED = 75  # EX_TEMPFAIL of sysexits.h: "try again later"; schedulers may requeue it
 
@@ -30,6 +32,7 @@ class StopRequest:
         self.name: str | None = None
         self._leaving = leaving
         self._interrupted = False
+        self._tells = ranks.rank() == 0  # asked here, because a handler has nobody to complain to
         self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -54,7 +57,7 @@ class StopRequest:
             signal.signal(number, signal.SIG_IGN)  # a third may not tear up how the run ends
             raise KeyboardInterrupt  # the second Ctrl-C: abort now, without a checkpoint
         self._interrupted |= number == signal.SIGINT
-        if self.name is None and int(os.environ.get("RANK", 0)) == 0:
+        if self.name is None and self._tells:
             # Not print: a handler may have interrupted one. A closed stderr must not matter.
             with contextlib.suppress(OSError):
                 os.write(2, b"\nstopping at the next step boundary; press Ctrl-C twice to abort\n")

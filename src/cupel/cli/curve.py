@@ -18,7 +18,7 @@ Points = tuple[Sequence[float], Sequence[float]]
 _BITS = ((0x01, 0x02, 0x04, 0x40), (0x08, 0x10, 0x20, 0x80))
 _UPPER_HALF, _LOWER_HALF = 0x01 | 0x02 | 0x08 | 0x10, 0x04 | 0x40 | 0x20 | 0x80
 _COLOURS = {"curve": "34", "val": "33", "reference": "32", "bad": "31"}
-_LEAST_WIDTH, _LEAST_HEIGHT = 48, 6
+LEAST_WIDTH, _LEAST_HEIGHT = 48, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ def terminal_curve(
     Returns one line that says so when no value is finite.
     """
     assert len(steps) == len(loss), (len(steps), len(loss))
-    assert width >= _LEAST_WIDTH, width
+    assert width >= LEAST_WIDTH, width
     assert height >= _LEAST_HEIGHT, height
     val, references = val or ((), ()), references or {}
     levels = [v for v in (*loss, *val[1]) if math.isfinite(v)]

@@ -14,6 +14,8 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, SupportsFloat
 
+from cupel.cli.streams import telling
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
@@ -60,7 +62,8 @@ class Progress:
         if self._console.is_terminal:
             self._bar = _bar(self._console)
             self._bar.add_task("", total=total_steps, completed=start_step, status="starting")
-            self._bar.start()
+            with telling():
+                self._bar.start()
 
     def update(
         self, step: int, *, loss: SupportsFloat, tokens_per_s: SupportsFloat | None = None
@@ -93,7 +96,8 @@ class Progress:
 
     def line(self, text: str) -> None:
         """Print a line that stays: a checkpoint that was saved, a warning."""
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        with telling():
+            self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         """Show the last step and leave the terminal as it was."""
@@ -101,7 +105,8 @@ class Progress:
             self._show()
         self._latest = None
         if self._bar is not None:
-            self._bar.stop()
+            with telling():
+                self._bar.stop()
             self._bar = None
 
     def _show(self) -> None:
@@ -111,7 +116,8 @@ class Progress:
         self._shown = step
         if self._bar is not None:
             task = self._bar.task_ids[0]
-            self._bar.update(task, completed=step, status=status, refresh=True)
+            with telling():
+                self._bar.update(task, completed=step, status=status, refresh=True)
             self._next = self._clock() + REDRAW_S
         else:
             self.line(status)

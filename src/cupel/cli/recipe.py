@@ -1,7 +1,7 @@
 """`cupel recipe list | show | check | schema`: look at recipes without running them, nor torch.
 
 Results go to stdout, as aligned text or as JSON. Mistakes are raised as CupelError, whose lines
-`cupel.cli.main` prints to stderr before it ends with exit code 2.
+`cupel.cli.app` prints to stderr before it ends with exit code 2.
 """
 
 from __future__ import annotations

@@ -10,6 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cupel import ranks
+from cupel.cli.root import Root, runs_root
+from cupel.cli.streams import printing, tell
+from cupel.cli.tables import print_json, program
+
 if TYPE_CHECKING:
     from cupel.config import Recipe
     from cupel.workloads.training import Trained
@@ -29,9 +34,7 @@ def run(
             metavar="auto|never|RUN",
         ),
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Where runs are kept (or CUPEL_ROOT).", show_default="runs")
-    ] = None,
+    root: Root = None,
     dry_run: Annotated[
         bool,
         typer.Option(
@@ -60,22 +63,22 @@ def run(
     # must be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cupel.config import load
-    from cupel.record.layout import record_root
 
+    ranks.place()  # what is wrong with it is told before PyTorch is loaded
     loaded = load(recipe, overrides or [])
     if dry_run:
         _dry_run(loaded, debug=debug)
         return
-    where = record_root(root)
+    where = runs_root(root)
     chosen = _which_run(loaded, where, resume)
-    command = shlex.join([recipe, *(overrides or []), *(["--root", str(root)] if root else [])])
+    command = shlex.join([recipe, *(overrides or []), *(["--root", root] if root else [])])
     trained = _train(loaded, where, chosen, debug=debug)
     _end(trained, command, as_json=json)
 
 
 def _which_run(recipe: Recipe, root: Path, resume: str | None) -> Path | None:
     """The folder of the run to go on with, or None for a new one."""
-    if resume == "never" or int(os.environ.get("RANK", 0)) > 0:
+    if resume == "never" or ranks.rank() > 0:
         return None  # ranks other than 0 follow rank 0 into its run
     from cupel.errors import ResumeError
     from cupel.record.layout import find_run
@@ -99,7 +102,7 @@ def _which_run(recipe: Recipe, root: Path, resume: str | None) -> Path | None:
         return (
             unfinished.run_dir if typer.confirm(f"{told}. Go on with it?", True, err=True) else None
         )
-    print(f"{told}; --resume auto goes on with it. Starting a new run.", file=sys.stderr)
+    tell(f"{told}; --resume auto goes on with it. Starting a new run.")
     return None
 
 
@@ -108,7 +111,7 @@ def _train(recipe: Recipe, root: Path, resume: Path | None, *, debug: bool) -> T
     from cupel.cli.progress import Progress
 
     progress = Progress()
-    quiet = int(os.environ.get("RANK", 0)) > 0
+    quiet = ranks.rank() > 0
     if not quiet:
         progress.preparing(f"{recipe.name}: loading PyTorch")
     try:
@@ -134,22 +137,23 @@ def _end(trained: Trained, command: str, *, as_json: bool) -> None:
     if trained.run_dir is None:  # a rank that writes nothing
         raise typer.Exit(EXIT_INTERRUPTED if trained.status == "interrupted" else 0)
     if trained.status == "interrupted":
-        from cupel.cli.tables import program
-
-        print(
-            f"stopped by {trained.signal} after step {trained.step}; it is saved in "
-            f"{trained.run_dir}\ngo on with: {program()} run {command} --resume auto",
-            file=sys.stderr,
-        )
+        saved = f"after step {trained.step}; it is saved in {trained.run_dir}"
+        told = saved if trained.step else "before the first step; nothing to save yet"
+        tell(f"stopped by {trained.signal} {told}")
+        tell(f"go on with: {program()} run {command} --resume auto")
         raise typer.Exit(EXIT_INTERRUPTED)
+    with printing(then=f"; the run is finished, in {trained.run_dir}"):
+        _show(trained, as_json=as_json)
+
+
+def _show(trained: Trained, *, as_json: bool) -> None:
+    assert trained.run_dir is not None
     if as_json:
-        from cupel.cli.tables import print_json
-
         print_json({"run": trained.run_dir.name, **trained.results})
-        return
-    from cupel.cli.summary import print_summary
+    else:
+        from cupel.cli.summary import print_summary
 
-    print_summary(trained)
+        print_summary(trained)
 
 
 def _dry_run(recipe: Recipe, *, debug: bool) -> None:

@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cupel.cli.root import Root, runs_root
+
 if TYPE_CHECKING:
     from cupel.record.reader import RunRecord
 
 app = typer.Typer(help="List runs, and show one.", no_args_is_help=True, rich_markup_mode=None)
 
-Root = Annotated[
-    Path | None, typer.Option(help="Where runs are kept (or CUPEL_ROOT; else ./runs).")
-]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -35,19 +34,23 @@ def list_(
     """
     from cupel.cli.tables import print_json, print_table
     from cupel.errors import UnknownName
-    from cupel.record.layout import record_root
     from cupel.record.reader import list_runs
 
     known = ("running", "finished", "failed", "interrupted", "crashed", "damaged")
     if status is not None and status not in known:
         raise UnknownName("status", status, known)
-    where = record_root(root)
-    rows = [_row(record) for record in list_runs(where, project=project)]
+    where = runs_root(root)
+    runs = list_runs(where, project=project)
+    if project is not None and not runs:
+        _require_project(where, project)
+    rows = [_row(record) for record in runs]
     rows = [row for row in rows if status in (None, row["status"])]
     if json:
         print_json(rows)
     elif rows:
         print_table(rows)
+    elif runs:
+        print(f"none of {len(runs)} runs in {where} is {status}")
     else:
         print(f"no runs in {where}; start one with: cupel run quickstart")
 
@@ -60,10 +63,10 @@ def show(
 ) -> None:
     """Show one run: its sessions, its numbers, its files."""
     from cupel.cli.tables import print_json
-    from cupel.record.layout import find_run, record_root
+    from cupel.record.layout import find_run
     from cupel.record.reader import RunRecord
 
-    facts = _facts(RunRecord(find_run(record_root(root), run)))
+    facts = _facts(RunRecord(find_run(runs_root(root), run)))
     if json:
         print_json(facts)
         return
@@ -80,22 +83,45 @@ def show(
             print(f"{name:<12} {value}")
 
 
+def _require_project(root: Path, project: str) -> None:
+    """Refuse a project without runs, unless there are no runs at all."""
+    from cupel.errors import UnknownName
+    from cupel.record.reader import list_runs
+
+    known = {record.run_dir.parent.name for record in list_runs(root)}
+    if known:
+        raise UnknownName("project", project, known, hint=f"looked in {root}")
+
+
 def _row(record: RunRecord) -> dict[str, Any]:
-    results = record.results if record.status == "finished" else None
-    final = (results or {}).get("final", {})
+    results, problem = _results(record)
     return {
         "run": record.run_id,
         "project": record.run_dir.parent.name,
         "status": record.status,
         "sessions": len(record.sessions),
-        "step": (results or {}).get("step"),
-        "val_loss": final.get("val_loss"),
-        "about": record.problem or record.run.get("about") or record.run.get("notes") or None,
+        "step": results.get("step"),
+        "val_loss": results["final"].get("val_loss"),
+        "about": problem or record.run.get("about") or record.run.get("notes") or None,
     }
+
+
+def _results(record: RunRecord) -> tuple[dict[str, Any], str | None]:
+    """The results, with a mapping as `final` whatever the file holds; and what is damaged."""
+    from cupel.errors import RecordError
+
+    problem = record.problem
+    try:
+        results = record.results or {}
+    except RecordError as error:
+        results, problem = {}, problem or str(error)
+    final = results.get("final")
+    return {**results, "final": final if isinstance(final, dict) else {}}, problem
 
 
 def _facts(record: RunRecord) -> dict[str, Any]:
     """Everything worth knowing at a glance, as plain data."""
+    results, problem = _results(record)
     rows = record.history()
     last: dict[str, Any] = {}
     for row in rows:
@@ -109,15 +135,15 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "run": record.run_id,
         "status": record.status,
         "folder": str(record.run_dir),
-        "problem": record.problem or (record.sessions and record.sessions[-1].fields.get("error")),
+        "problem": problem or (record.sessions and record.sessions[-1].fields.get("error")),
         "about": record.run.get("about") or record.run.get("notes"),
         "sessions": sessions,
         "steps": last.get("_step", 0),
         "last": {key: value for key, value in last.items() if not key.startswith("_")},
         "results": {
             key: value
-            for key, value in (record.results or {}).items()
-            if key in ("final", "best", "last_session")
+            for key, value in results.items()
+            if key in ("final", "best", "last_session") and value
         },
         "checkpoints": record.checkpoints(),
         "figures": figures,
@@ -127,6 +153,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
 
 def _seconds(session: Any) -> str:
-    if session.started is None or session.ended is None:
+    started, ended = session.started, session.ended
+    if not isinstance(started, int | float) or not isinstance(ended, int | float):
         return "no end recorded"
-    return f"{session.ended - session.started:.1f} s"
+    return f"{ended - started:.1f} s"

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from cupel.cli.root import Root, runs_root
+from cupel.cli.streams import tell
+from cupel.cli.tables import printable
 
 
 def sample(
@@ -26,19 +28,19 @@ def sample(
     step: Annotated[
         int | None, typer.Option(help="The checkpoint of this step; else the best, else the last.")
     ] = None,
-    root: Annotated[
-        Path | None, typer.Option(help="Where runs are kept (or CUPEL_ROOT; else ./runs).")
-    ] = None,
+    root: Root = None,
 ) -> None:
     """Write text with a run's model; what is not given is as in its recipe.
+
+    Control characters, newline and tab aside, are written out as \\x1b.
 
     \b
     cupel sample 20261121 --prompt 'class ' --temperature 0.7 --top-p 0.95
     """
     from cupel.errors import MissingDependency
-    from cupel.record.layout import find_run, record_root
+    from cupel.record.layout import find_run
 
-    run_dir = find_run(record_root(root), run)
+    run_dir = find_run(runs_root(root), run)
     try:
         from cupel.workloads.gpt import write_text
     except ImportError as missing:
@@ -51,5 +53,9 @@ def sample(
         "top_p": top_p,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    write_text(run_dir, changes, seed=seed, step=step, tell=partial(print, end="", flush=True))
+    write_text(run_dir, changes, seed=seed, step=step, tell=_write, warn=tell)
     print()
+
+
+def _write(text: str) -> None:
+    print(printable(text), end="", flush=True)

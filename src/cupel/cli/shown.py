@@ -20,6 +20,7 @@ class Shown(Display):
         self._progress, self._name = progress, recipe.name
         self._steps = recipe.section("train", TrainSettings).steps
         self._began = False
+        self._failure: object = None  # told when training goes on after it, else by whoever ends it
         self._rate: float | None = None
         self._reference: tuple[str, float] | None = None
 
@@ -38,6 +39,9 @@ class Shown(Display):
             self._reference = (f"{name} entropy", value)
 
     def __call__(self, event: Event, payload: Any) -> None:
+        if self._failure is not None:
+            self._progress.line(f"failed: {self._failure}")
+            self._failure = None
         match event:
             case Event.RUN_START:
                 self._began = True
@@ -52,4 +56,4 @@ class Shown(Display):
                     payload["step"], payload["val_loss"], payload["best_before"], self._reference
                 )
             case Event.FAILURE:
-                self._progress.line(f"failed: {payload}")
+                self._failure = payload

@@ -1,4 +1,7 @@
-"""What a finished run shows on the terminal: its curve, its numbers, a sample, where it all is."""
+"""What a finished run shows on the terminal: its curve, its numbers, a sample, where it all is.
+
+A terminal too narrow for the curve goes without it.
+"""
 
 from __future__ import annotations
 
@@ -8,8 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from cupel.cli.curve import terminal_curve
-from cupel.cli.tables import program
+from cupel.cli.curve import LEAST_WIDTH, terminal_curve
+from cupel.cli.tables import printable, program
 from cupel.record.reader import RunRecord
 from cupel.workloads.training import Trained
 
@@ -19,14 +22,15 @@ def print_summary(trained: Trained) -> None:
     assert trained.run_dir is not None
     record, results = RunRecord(trained.run_dir), trained.results
     print()
-    print(_curve(record, trained.references))
-    print()
+    width = min(100, shutil.get_terminal_size().columns)
+    if width >= LEAST_WIDTH:
+        print(_curve(record, trained.references, width=width), end="\n\n")
     for name, value in _numbers(results, trained.references):
         print(f"  {name:<22} {value}")
     for sample in results["samples"]:
         print("\nWhat it writes now:\n")
-        text = sample["prompt"] + sample["text"]
-        print("\n".join(f"  │ {line}" for line in text.strip("\n").splitlines()))
+        text = printable(sample["prompt"] + sample["text"]).strip("\n")
+        print("\n".join(f"  │ {line}" for line in text.split("\n")))
     print(f"\nRecord   {trained.run_dir}")
     for figure in trained.figures:
         if figure.suffix == ".png" and ".light." in figure.name:
@@ -42,7 +46,7 @@ def print_summary(trained: Trained) -> None:
     print(f"  {cupel} run gpt-tiny data.path=YOUR.txt")
 
 
-def _curve(record: RunRecord, references: Mapping[str, float]) -> str:
+def _curve(record: RunRecord, references: Mapping[str, float], *, width: int) -> str:
     rows = record.history(["loss", "val_loss"])
     train = [(row["_step"], row["loss"]) for row in rows if "loss" in row]
     val = [(row["_step"], row["val_loss"]) for row in rows if "val_loss" in row]
@@ -51,7 +55,7 @@ def _curve(record: RunRecord, references: Mapping[str, float]) -> str:
         [loss for _, loss in train],
         val=([step for step, _ in val], [loss for _, loss in val]),
         references=dict(references),
-        width=min(100, shutil.get_terminal_size().columns),
+        width=width,
         colour=sys.stdout.isatty(),
         encoding=sys.stdout.encoding or "ascii",
     )

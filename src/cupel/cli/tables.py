@@ -1,4 +1,4 @@
-"""How things are shown: aligned columns for people, JSON for machines, commands to type next."""
+"""How things are shown: columns for people, JSON for machines, commands to type, printable text."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+# Control characters but newline and tab; of C1, U+009B begins a sequence on some terminals.
+_CONTROLS = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0))
+    if chr(code) not in "\n\t"
+}
 
 
 def program() -> str:
@@ -19,6 +26,12 @@ def program() -> str:
         return "cupel"
     here = Path.cwd()
     return str(typed.relative_to(here) if typed.is_relative_to(here) else typed)
+
+
+def printable(text: str) -> str:
+    """The text with control characters written out, as \\x1b: a model may write what would
+    recolour a terminal, or worse."""
+    return text.translate(_CONTROLS)
 
 
 def print_json(value: Any) -> None:

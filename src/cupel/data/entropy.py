@@ -41,4 +41,4 @@ def entropies(tokens: Ids, *, vocabulary: int) -> dict[str, float]:
 
 def _entropy(counts: NDArray[np.integer]) -> float:
     probabilities = counts[counts > 0] / counts.sum()
-    return float(-(probabilities * np.log(probabilities)).sum())
+    return max(0.0, float(-(probabilities * np.log(probabilities)).sum()))  # of one token, -0.0

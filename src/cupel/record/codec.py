@@ -32,7 +32,9 @@ def encode_line(metrics: Mapping[str, Any]) -> bytes:
     """
     finite = math.isfinite
     plain = {
-        key: value if type(value) is float and finite(value) else metric(key, value)
+        key: value
+        if type(value) is float and type(key) is str and finite(value)
+        else metric(key, value)
         for key, value in metrics.items()
     }
     return _line(plain)

@@ -7,6 +7,7 @@ raise SCHEMA, keep reading the old one, and add a golden record of it.
 
 from __future__ import annotations
 
+import heapq
 import os
 import re
 import secrets
@@ -28,6 +29,7 @@ TRAINING_LOG = "training.log"
 SESSIONS = "sessions"
 CHECKPOINTS = "checkpoints"
 STUDIES = "studies"
+_SHOWN = 5  # runs in a message
 
 
 def record_root(root: str | Path | None = None) -> Path:
@@ -104,10 +106,10 @@ def find_run(root: Path, text: str) -> Path:
     exact = [folder for folder in matching if folder.name == text]
     matching = exact or matching
     if not matching:
-        known = [folder.name for folder in found]
-        raise UnknownName(
-            "run", text, known, hint=f"looked in {root}; list them with: cupel runs ls"
-        )
+        newest = heapq.nlargest(_SHOWN, found, key=_begun_or_changed)
+        of = f"the newest of {len(found)}; " if len(found) > _SHOWN else ""
+        hint = f"{of}looked in {root}; list them with: cupel runs ls"
+        raise UnknownName("run", text, [folder.name for folder in newest], hint=hint)
     if len(matching) > 1:
         listed = ", ".join(sorted(str(folder.relative_to(root)) for folder in matching)[:8])
         raise RecordError(
@@ -115,6 +117,13 @@ def find_run(root: Path, text: str) -> Path:
             "or project/id"
         )
     return matching[0]
+
+
+def _begun_or_changed(run_dir: Path) -> float:
+    try:
+        return (run_dir / RUN).stat().st_mtime
+    except OSError:  # deleted just now
+        return 0.0
 
 
 def _is_run(folder: Path) -> bool:

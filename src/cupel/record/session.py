@@ -20,13 +20,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal
 
-from cupel.errors import RecordError, ResumeError, Superseded
+from cupel.errors import RecordError, ResumeError, Superseded, UsageError
 from cupel.record import codec, environment, files, layout, processes
 from cupel.record.heartbeat import Heartbeat, write_heartbeat
 from cupel.record.reader import SessionInfo
 from cupel.record.writer import LineWriter
 
 Outcome = Literal["finished", "failed", "interrupted"]
+
+_START_A_NEW_ONE = 'start a new run with --resume never (in a script: resume="never")'
 
 
 class Session:
@@ -45,7 +47,7 @@ class Session:
         self.problems: dict[str, int] = {}
         self._pid = os.getpid()
         self._lock = threading.RLock()
-        self._finished = False
+        self._finished = self._closed = False
         self._facts = dict(facts)
         self._state: dict[str, Any] = {
             "schema": layout.SCHEMA,
@@ -98,8 +100,8 @@ class Session:
         """Begin a new run; `identity` is the hash of what its configuration means.
 
         `details` are further facts for run.json (the workload, hashes of the data).
-        Raises UsageError for impossible names, RecordError when the root cannot be written to or
-        the run exists already.
+        Raises UsageError for impossible names and for what JSON cannot hold, before anything is
+        written; RecordError when the root cannot be written to or the run exists already.
         """
         root = layout.record_root(root)
         facts = environment.collect()
@@ -119,9 +121,11 @@ class Session:
             "status": "running",
             "session": 1,
         }
+        described = {**shared, "config": config, "origins": origins or {}}
+        _check_document(layout.CONFIG, described)
+        _check_document(layout.RUN, run)
         with _recording(root):
             run_dir.mkdir(parents=True, exist_ok=True)
-            described = {**shared, "config": config, "origins": origins or {}}
             # Never replaced: whoever else starts the same run writes the same, or comes too late.
             files.create_json_exclusively(run_dir / layout.CONFIG, described)
             files.create_json_exclusively(run_dir / layout.RUN, run)
@@ -143,8 +147,7 @@ class Session:
         files.read_json(run_dir / layout.RUN)
         if (run_dir / layout.RESULTS).exists():
             raise ResumeError(
-                f"run {run_dir.name} is finished and its results are accepted; "
-                "start a new run with --resume never, in a script resume='never'"
+                f"run {run_dir.name} is finished and its results are accepted; {_START_A_NEW_ONE}"
             )
         numbers = layout.session_numbers(run_dir)
         if numbers:
@@ -157,8 +160,7 @@ class Session:
             except FileExistsError as error:
                 raise ResumeError(
                     f"another process is resuming run {run_dir.name}: it has opened session "
-                    f"{number:04d}; let it work, or start a "
-                    "new run with --resume never, in a script resume='never'"
+                    f"{number:04d}; let it work, or {_START_A_NEW_ONE}"
                 ) from error
             session._update_run("running")
         return session
@@ -177,7 +179,7 @@ class Session:
         fields = {"_step": operator.index(step), "_t": time.time()}
         try:
             line = codec.encode_line(_joined(fields, metrics))
-        except TypeError:
+        except (TypeError, ValueError):  # Python's own, for integers of more than 4,300 digits
             if self.strict:
                 raise
             line = codec.encode_line({**fields, **self._recordable(metrics)})
@@ -200,7 +202,7 @@ class Session:
         text = line.rstrip("\n").replace("\n", "\n    ")
         self._append(self._log, f"{now} {text}\n".encode(errors="backslashreplace"))
 
-    def problem(self, name: str, error: Exception) -> None:
+    def problem(self, name: str, error: Exception | SystemExit) -> None:
         """Count a failure that must not stop training; the first of each name is told."""
         with self._lock:
             self.problems[name] = self.problems.get(name, 0) + 1
@@ -209,6 +211,8 @@ class Session:
         told = f"{name}: {type(error).__name__}: {error} (told once; training goes on)"
         with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed or absent stderr
             sys.stderr.write(f"cupel: {told}\n")
+        if self._closed:
+            return  # the record takes nothing more; trying would be three further problems
         self.note(f"problem: {told}")
         self.event("problem", name=name, error=f"{type(error).__name__}: {error}")
 
@@ -301,6 +305,7 @@ class Session:
         )
         self._write_quietly(layout.SESSION, self._state)
         self._update_run(status)
+        self._closed = True
         for writer in self._writers:
             writer.close()
 
@@ -327,7 +332,7 @@ class Session:
             try:
                 codec.encode_line(_joined({"_step": 0, "_t": 0.0}, {key: value}))
                 good[key] = value
-            except TypeError as error:
+            except (TypeError, ValueError) as error:
                 self.problem(f"metric {key}", error)
         return good
 
@@ -359,12 +364,21 @@ def _joined(fields: Mapping[str, Any], metrics: Mapping[str, Any]) -> dict[str, 
     return joined
 
 
+def _check_document(name: str, fields: Mapping[str, Any]) -> None:
+    try:
+        codec.encode_document(fields)
+    except (TypeError, RecursionError) as error:
+        found = " ".join(str(error).split())
+        raise UsageError(
+            f"{name} cannot be written: {found}; give texts, numbers below 2**64, lists and dicts"
+        ) from error
+
+
 def _refuse_the_living(last: SessionInfo) -> None:
     if last.status == "running":
         raise ResumeError(
             f"run {last.run_dir.name} is running: pid {last.pid} on {last.host}, session "
-            f"{last.number:04d}; stop it first, or start a new run with --resume never, "
-            "in a script resume='never'"
+            f"{last.number:04d}; stop it first, or {_START_A_NEW_ONE}"
         )
 
 

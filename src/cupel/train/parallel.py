@@ -6,7 +6,6 @@ agree with one to about 1e-7 a parameter, not to the bit: sums are taken in anot
 
 from __future__ import annotations
 
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from cupel import ranks
 from cupel.errors import PreflightError
 from cupel.train.protocols import Workload
 
@@ -32,15 +32,16 @@ class World:
     def join(cls, device: str = "auto") -> World:
         """Read torchrun's environment and join the group, or be alone.
 
-        Raises PreflightError when the device asked for is not there.
+        Raises PreflightError when the device asked for is not there, UsageError for variables
+        by which ranks cannot find each other.
         """
-        rank, size = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-        chosen = choose_device(device, local_rank=int(os.environ.get("LOCAL_RANK", 0)))
+        place = ranks.place()
+        chosen = choose_device(device, local_rank=place.local_rank)
         if chosen.type == "cuda":
             torch.cuda.set_device(chosen)  # NCCL's barriers and broadcasts use the current one
-        if size > 1 and not dist.is_initialized():
+        if place.size > 1 and not dist.is_initialized():
             dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
-        return cls(rank=rank, size=size, device=chosen)
+        return cls(rank=place.rank, size=place.size, device=chosen)
 
     @property
     def first(self) -> bool:

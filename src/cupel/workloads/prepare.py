@@ -13,8 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from cupel import registry
 from cupel.checkpoint.settings import CheckpointSettings
 from cupel.config import NOT_IDENTITY, Recipe, differences
@@ -67,14 +65,6 @@ class Prepared:
         """
         method = getattr(self.workload, name, None)
         return method() if callable(method) else otherwise
-
-
-def set_up_torch(settings: TrainSettings) -> None:
-    """Threads and determinism, for this process."""
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    if settings.deterministic:
-        torch.use_deterministic_algorithms(True)
 
 
 def prepare(

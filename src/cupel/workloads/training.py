@@ -27,7 +27,7 @@ from cupel.train.parallel import World
 from cupel.train.protocols import SilentRecorder
 from cupel.train.settings import TrainSettings
 from cupel.workloads.figures import CurveDrawer
-from cupel.workloads.prepare import Prepared, prepare, set_up_torch
+from cupel.workloads.prepare import Prepared, prepare
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ def train(
     """
     display = display or Display()
     settings = recipe.section("train", TrainSettings)
-    set_up_torch(settings)
+    _set_up_torch(settings)
     world = World.join(settings.device)
     try:
         display.say("preparing data and model")
@@ -90,6 +90,14 @@ def train(
         return trained
     finally:
         world.leave()
+
+
+def _set_up_torch(settings: TrainSettings) -> None:
+    """Threads and determinism, for this process."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    if settings.deterministic:
+        torch.use_deterministic_algorithms(True)
 
 
 def _open(ready: Prepared, *, root: Path, resume: Path | None) -> Session:

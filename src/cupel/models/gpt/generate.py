@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from cupel.errors import UsageError
+from cupel.errors import TrainingFailed, UsageError
 from cupel.models.gpt.model import GPT, KVCache
 
 
@@ -36,7 +36,8 @@ def generate(
     is seen. Dropout is off meanwhile; the modules' training flags and torch's global generator
     are left as they were.
 
-    Raises UsageError for an empty prompt or a setting out of range.
+    Raises UsageError for an empty prompt or a setting out of range, TrainingFailed for a model
+    whose logits are not finite.
     """
     _check(prompt_T, temperature, top_k, top_p)
     generator = torch.Generator().manual_seed(key)
@@ -48,8 +49,11 @@ def generate(
             if cache.length == block:
                 new, cache = context[-max(1, block // 2) :], KVCache()
             logits_BTV, _ = model(torch.tensor([new], device=device), cache=cache)
+            logits_V = logits_BTV[0, -1].cpu()
+            if not logits_V.isfinite().all():
+                raise TrainingFailed("the model's logits are NaN or infinite")
             probabilities_V = token_probabilities(
-                logits_BTV[0, -1], temperature=temperature, top_k=top_k, top_p=top_p
+                logits_V, temperature=temperature, top_k=top_k, top_p=top_p
             )
             token = int(torch.multinomial(probabilities_V, 1, generator=generator))
             new = [token]
