@@ -62,5 +62,6 @@ def test_the_two_commands_are_targets_of_the_makefile() -> None:
 def test_make_help_explains_every_target() -> None:
     makefile = (ROOT / "Makefile").read_text()
     (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, flags=re.M)
-    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True).stdout
+    command = ["make", "--no-print-directory", "help"]  # quiet also below another make
+    shown = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in shown.splitlines()} == set(phony.split())
