@@ -25,8 +25,9 @@ from cupel.models.gpt.model import GPT
 from cupel.randomness import Streams
 from cupel.record.checkpoints import step_dir
 from cupel.testing.workload import WorkloadContract
-from cupel.workloads.gpt import GPTWorkload, write_text
+from cupel.workloads.gpt import GPTWorkload
 from cupel.workloads.settings import GPTSettings
+from cupel.workloads.text import write_text
 from cupel.workloads.training import Trained, train
 
 TEXT = "Wer reitet so spät durch Nacht und Wind? It is the father with his child. 雨。\n" * 40

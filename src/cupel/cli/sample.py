@@ -42,7 +42,7 @@ def sample(
 
     run_dir = find_run(runs_root(root), run)
     try:
-        from cupel.workloads.gpt import write_text
+        from cupel.workloads.text import write_text
     except ImportError as missing:
         raise MissingDependency("torch", extra="train", purpose="sampling") from missing
     given = {
