@@ -15,15 +15,22 @@ import threading
 import traceback
 from collections.abc import Callable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
-
-if TYPE_CHECKING:
-    from cupel.api.run import Run
+from typing import Any, Literal, NoReturn, Protocol
 
 _installed = False
 
 
-def end_with_python(current: Callable[[], Run | None]) -> None:
+class Ending(Protocol):
+    """What is ended: a `Run`. `left_with` is the status that the script left Python with."""
+
+    left_with: Any
+
+    def finish(
+        self, status: Literal["finished", "failed", "interrupted"] = ..., *, error: str | None = ...
+    ) -> None: ...
+
+
+def end_with_python(current: Callable[[], Ending | None]) -> None:
     """From now on, end the run that is current when Python ends; a second call does nothing."""
     global _installed
     if _installed:
@@ -69,7 +76,7 @@ class _Leave:
     """Leaves Python as the ordinary function does, and notes the status on the current run."""
 
     def __init__(
-        self, ordinary: Callable[..., NoReturn], current: Callable[[], Run | None]
+        self, ordinary: Callable[..., NoReturn], current: Callable[[], Ending | None]
     ) -> None:
         self._ordinary, self._current = ordinary, current
 
