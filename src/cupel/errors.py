@@ -21,7 +21,10 @@ own mistakes are asserts, not exceptions of this family.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+TRAIN_PACKAGES = ("torch", "safetensors")  # the extra [train]
 
 
 class CupelError(Exception):
@@ -97,6 +100,17 @@ class Superseded(CupelError):
 
 class TrainingFailed(CupelError):
     """Training cannot go on, for a reason that lies in the training itself."""
+
+
+@contextmanager
+def needing_torch(purpose: str) -> Iterator[None]:
+    """A context for imports that bring in torch: its absence becomes a MissingDependency."""
+    try:
+        yield
+    except ModuleNotFoundError as missing:
+        if missing.name not in TRAIN_PACKAGES:
+            raise
+        raise MissingDependency(missing.name, extra="train", purpose=purpose) from missing
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

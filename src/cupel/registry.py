@@ -13,7 +13,13 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from cupel.errors import MissingDependency, UnknownName, UsageError, did_you_mean
+from cupel.errors import (
+    TRAIN_PACKAGES,
+    MissingDependency,
+    UnknownName,
+    UsageError,
+    did_you_mean,
+)
 
 _PATH = re.compile(r"\w+(\.\w+)*:\w+(\.\w+)*")
 
@@ -135,7 +141,7 @@ def import_object(path: str) -> Any:
 
 
 def _explain(path: str, module_name: str, missing: ModuleNotFoundError) -> UsageError:
-    if missing.name in ("torch", "safetensors"):
+    if missing.name in TRAIN_PACKAGES:
         return MissingDependency(missing.name, extra="train", purpose=f"'{path}'")
     if missing.name and module_name.split(".")[0] == missing.name.split(".")[0]:
         return UsageError(

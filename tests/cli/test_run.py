@@ -83,6 +83,20 @@ def test_sampling_is_repeatable_and_begins_with_the_prompt(desk: Desk) -> None:
     assert desk.type(*command, "--seed", "2").stdout != first.stdout
 
 
+def test_sampling_without_torch_says_what_to_install(desk: Desk) -> None:
+    code = (
+        "import sys; sys.modules['torch'] = None  # as if it were not installed\n"
+        f"from cupel.cli.main import main; main(['sample', {desk.only_run().run_id!r}])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=desk.folder, env=desk.environment(None), capture_output=True, text=True,
+    )  # fmt: skip
+    line = "cupel: sampling needs the package 'torch', which is not installed; "
+    assert done.stderr == f"{line}type: pip install 'cupel[train]'\n"
+    assert done.returncode == 2
+
+
 def test_a_wrong_step_to_sample_from_lists_the_checkpoints(desk: Desk) -> None:
     done = desk.type("sample", desk.only_run().run_id, "--step", "7")
     assert done.returncode == 2

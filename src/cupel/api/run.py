@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from cupel.api.ending import goes_on
 from cupel.api.watched import check_watched, monitor_from
-from cupel.errors import MissingDependency, UsageError
+from cupel.errors import UsageError, needing_torch
 from cupel.events import Dispatcher, Event, StepView
 from cupel.record.checkpoints import list_steps
 from cupel.record.model import describe_model
@@ -198,17 +198,11 @@ class Run:
         """The checkpoint room and what is registered; torch comes in at the first use."""
         self._check_open()
         if self._store is None:
-            try:
+            with needing_torch("saving checkpoints"):
                 from cupel.api.random_states import RandomStates
                 from cupel.checkpoint.parts import Parts
                 from cupel.checkpoint.room import CheckpointRoom
                 from cupel.checkpoint.settings import CheckpointSettings
-            except ImportError as missing:
-                if missing.name not in ("torch", "safetensors"):
-                    raise
-                raise MissingDependency(
-                    missing.name, extra="train", purpose="saving checkpoints"
-                ) from missing
             room = CheckpointRoom(
                 self.dir, settings=CheckpointSettings(), superseded=self._session.superseded
             )

@@ -14,6 +14,7 @@ from cupel import ranks
 from cupel.cli.root import Root, runs_root
 from cupel.cli.streams import printing, tell
 from cupel.cli.tables import print_json, program
+from cupel.errors import needing_torch
 
 if TYPE_CHECKING:
     from cupel.config import Recipe
@@ -115,17 +116,12 @@ def _train(recipe: Recipe, root: Path, resume: Path | None, *, debug: bool) -> T
     if not quiet:
         progress.preparing(f"{recipe.name}: loading PyTorch")
     try:
-        from cupel.cli.shown import Shown
-        from cupel.workloads.training import train
+        with needing_torch("training"):
+            from cupel.cli.shown import Shown
+            from cupel.workloads.training import train
 
         display = None if quiet else Shown(progress, recipe)
         return train(recipe, root=root, resume=resume, display=display, debug=debug)
-    except ImportError as missing:
-        if missing.name not in ("torch", "safetensors"):
-            raise
-        from cupel.errors import MissingDependency
-
-        raise MissingDependency(missing.name, extra="train", purpose="training") from missing
     finally:
         progress.stop()
 

@@ -37,14 +37,12 @@ def sample(
     \b
     cupel sample 20261121 --prompt 'class ' --temperature 0.7 --top-p 0.95
     """
-    from cupel.errors import MissingDependency
+    from cupel.errors import needing_torch
     from cupel.record.layout import find_run
 
     run_dir = find_run(runs_root(root), run)
-    try:
-        from cupel.workloads.text import write_text
-    except ImportError as missing:
-        raise MissingDependency("torch", extra="train", purpose="sampling") from missing
+    from cupel.workloads.text import write_text
+
     given = {
         "prompt": prompt,
         "tokens": tokens,
@@ -53,7 +51,8 @@ def sample(
         "top_p": top_p,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    write_text(run_dir, changes, seed=seed, step=step, tell=_write, warn=tell)
+    with needing_torch("sampling"):
+        write_text(run_dir, changes, seed=seed, step=step, tell=_write, warn=tell)
     print()
 
 
