@@ -506,7 +506,7 @@ def test_checking_a_recipe_imports_nothing_heavy() -> None:
 
 @given(
     st.text(st.characters(codec="utf-8"))
-    | st.sampled_from(["studies", "é" * 60, "é" * 60 + "a", ".x", "a\n"])
+    | st.sampled_from(["studies", "é" * 60, "é" * 60 + "a", ".x", "a\n", "a\ud800"])
 )
 @settings(deadline=None)
 def test_a_project_or_name_is_valid_exactly_when_a_folder_can_have_it(name: str) -> None:

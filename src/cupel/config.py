@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from pydantic_core import ErrorDetails, to_jsonable_python
 from cupel import registry
 from cupel.compose import MISSING, PLAIN, compose, recipe_error
 from cupel.errors import UsageError
+from cupel.names import refusal
 from cupel.origins import DEFAULT, Branch, Leaf, Origin, Problem, overlay, placed, planted
 from cupel.settings import INERT, Choice, Choices, Settings, settings_of
 from cupel.wording import as_yaml, worded
@@ -47,14 +47,8 @@ NOT_IDENTITY = ("name", "about", "project", "monitors", "figures", "checkpoint")
 
 
 def _folder_name(name: str) -> str:
-    """The rule of `cupel.record.layout.check_name`, which may not be imported here; a test holds
-    the two together."""
-    fits = re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", name)
-    if not fits or len(name.encode()) > 120 or name == "studies":
-        raise ValueError(
-            f"{name!r} cannot be a folder's name: it must be 1 to 120 bytes without '/', '\\' or "
-            "a leading dot, and not 'studies'"
-        )
+    if why := refusal(name):
+        raise ValueError(f"{name!r} cannot be a folder's name: {why}")  # as pydantic wants it
     return name
 
 

@@ -98,8 +98,9 @@ def overlay(below: Branch, above: Branch) -> Branch:
     children = dict(below.children)
     for name, child in above.children.items():
         old = children.get(name)
-        both = isinstance(old, Branch) and isinstance(child, Branch)
-        children[name] = overlay(old, child) if both else child  # type: ignore[arg-type]
+        if isinstance(old, Branch) and isinstance(child, Branch):
+            child = overlay(old, child)
+        children[name] = child
     return Branch(children, above.origin, below.replaces)
 
 

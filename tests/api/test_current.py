@@ -118,7 +118,7 @@ def test_auto_leaves_runs_with_another_project_name_or_config_alone(
 def test_auto_does_not_start_beside_a_run_that_is_alive(init: Init, root: Path) -> None:
     run = init()
     current._current = None  # as another process would see it
-    with pytest.raises(ResumeError, match=rf"run {run.id} of this project, .* is running now"):
+    with pytest.raises(ResumeError, match=rf"run {run.id}, .* is running now"):
         init(resume="auto")
     with pytest.raises(ResumeError, match=r"is running: pid \d+ on "):
         init(resume=run.id)

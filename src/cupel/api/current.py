@@ -19,7 +19,7 @@ from cupel.api.ending import end_with_python
 from cupel.api.run import Run
 from cupel.errors import RecordError, ResumeError, UsageError
 from cupel.record.layout import find_run, record_root
-from cupel.record.reader import RunRecord, find_unfinished, list_runs
+from cupel.record.reader import RunRecord, find_to_resume
 from cupel.record.session import Session
 
 _current: Run | None = None
@@ -59,7 +59,9 @@ def init(
     identity = _identity(name, settings)
     where = record_root(root)
     resume = os.environ.get("CUPEL_RESUME") or resume
-    previous = None if resume == "never" else _previous(where, project, name, settings, resume)
+    previous = (
+        None if resume == "never" else _previous(where, project, name, settings, identity, resume)
+    )
     if previous is not None:
         session = Session.resume(previous)
     else:
@@ -137,18 +139,11 @@ def _identity(name: str, config: Mapping[str, Any]) -> str:
 
 
 def _previous(
-    root: Path, project: str, name: str, config: Mapping[str, Any], resume: str
+    root: Path, project: str, name: str, config: Mapping[str, Any], identity: str, resume: str
 ) -> Path | None:
     """The folder of the run to go on with; None when `auto` finds none."""
-    identity = _identity(name, config)
     if resume == "auto":
-        for record in list_runs(root, project=project):
-            if record.identity == identity and record.status == "running":
-                raise ResumeError(
-                    f"run {record.run_id} of this project, name and config is running now; wait "
-                    'for it or stop it, or start another with resume="never"'
-                )
-        found = find_unfinished(root, project, identity)
+        found = find_to_resume(root, project, identity)
         return None if found is None else found.run_dir
     record = RunRecord(find_run(root, resume))
     if record.problem:

@@ -81,23 +81,15 @@ def _which_run(recipe: Recipe, root: Path, resume: str | None) -> Path | None:
     """The folder of the run to go on with, or None for a new one."""
     if resume == "never" or ranks.rank() > 0:
         return None  # ranks other than 0 follow rank 0 into its run
-    from cupel.errors import ResumeError
     from cupel.record.layout import find_run
-    from cupel.record.reader import find_unfinished, list_runs
+    from cupel.record.reader import find_to_resume, find_unfinished
 
     if resume not in (None, "auto"):
         return find_run(root, str(resume))
-    for record in list_runs(root, project=recipe.project) if resume == "auto" else ():
-        if record.identity == recipe.identity() and record.status == "running":
-            raise ResumeError(
-                f"run {record.run_id} of this recipe is running now; wait for it or stop it, "
-                "or start another with --resume never"
-            )
-    unfinished = find_unfinished(root, recipe.project, recipe.identity())
-    if unfinished is None:
-        return None
-    if resume == "auto":
-        return unfinished.run_dir
+    find = find_to_resume if resume == "auto" else find_unfinished
+    unfinished = find(root, recipe.project, recipe.identity())
+    if unfinished is None or resume == "auto":
+        return None if unfinished is None else unfinished.run_dir
     told = f"run {unfinished.run_id} of this recipe is unfinished ({unfinished.status})"
     if sys.stdin.isatty() and sys.stderr.isatty():
         return (

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from cupel.errors import RecordError, UnknownName, UsageError
+from cupel.names import STUDIES, refusal
 
 SCHEMA = 1
 
@@ -28,7 +29,6 @@ DIRTY_PATCH = "dirty.patch"
 TRAINING_LOG = "training.log"
 SESSIONS = "sessions"
 CHECKPOINTS = "checkpoints"
-STUDIES = "studies"
 _SHOWN = 5  # runs in a message
 
 
@@ -76,12 +76,8 @@ def slug(name: str) -> str:
 
 def check_name(kind: str, name: str) -> str:
     """The name itself when it can be the name of a folder of ours; else raises UsageError."""
-    fits = re.fullmatch(r"[^./\\\x00-\x1f\x7f][^/\\\x00-\x1f\x7f]*", name)
-    if not fits or len(os.fsencode(name)) > 120 or name == STUDIES:
-        raise UsageError(
-            f"{name!r} cannot be the name of a {kind}: it must be 1 to 120 bytes without "
-            f"'/', '\\' or a leading dot, and not '{STUDIES}'"
-        )
+    if why := refusal(name):
+        raise UsageError(f"{name!r} cannot be the name of a {kind}: {why}")
     return name
 
 

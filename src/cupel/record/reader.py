@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from cupel.errors import RecordError
+from cupel.errors import RecordError, ResumeError
 from cupel.record import checkpoints, files, layout
 from cupel.record.codec import decode_line
 from cupel.record.heartbeat import is_alive
@@ -220,6 +220,20 @@ def find_unfinished(root: str | Path | None, project: str, identity: str) -> Run
         if run.identity == identity and run.status in _UNFINISHED:
             return run
     return None
+
+
+def find_to_resume(root: str | Path | None, project: str, identity: str) -> RunRecord | None:
+    """What `resume="auto"` means: the newest unfinished run of this identity, if there is one.
+
+    Raises ResumeError when one is running: a second one beside it would do its work twice.
+    """
+    for run in list_runs(root, project=project):
+        if run.identity == identity and run.status == "running":
+            raise ResumeError(
+                f"run {run.run_id}, with the same settings, is running now; wait for it or stop "
+                'it, or start another with --resume never (in a script: resume="never")'
+            )
+    return find_unfinished(root, project, identity)
 
 
 def _holds_part_of_a_run(folder: Path) -> bool:
