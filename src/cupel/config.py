@@ -104,6 +104,7 @@ class Recipe:
     @property
     def monitors(self) -> dict[str, Settings]:
         """Each monitor's settings by its name, without those that are switched off."""
+        # A field of every model that `recipe_model` makes, which the annotation does not know.
         return dict(self.settings.monitors)  # type: ignore[attr-defined]
 
     def section(self, name: str, expected: type[S]) -> S:

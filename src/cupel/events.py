@@ -154,7 +154,7 @@ class Dispatcher:
         wall, cpu = time.perf_counter(), time.process_time()
         try:
             return dict(monitor(view))  # what is no mapping is the monitor's failure as well
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit) as error:  # a sys.exit in a monitor ends nothing, either
             cost.failures += 1
             self._problem(name, error)
             return {}

@@ -3,7 +3,7 @@
 There is no hidden global stream, so a checkpoint has nothing to save and a monitor that draws a
 number disturbs nobody. This file only derives 64-bit keys; numpy and torch code puts a key into a
 generator of its own (`numpy.random.Philox(key=…)`, `torch.Generator().manual_seed(…)`).
-Deriving a key costs about one microsecond.
+Deriving a key costs one or two microseconds.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ validate it. Components import these from `cupel.config`. Nothing here imports t
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -44,7 +45,25 @@ class Settings(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class _Mark(ABC):
+    """Marks a field whose value the registered settings of one kind of component validate."""
+
+    component: str
+
+    @abstractmethod
+    def validate(self, value: Any) -> Any:
+        """What the field holds, from what was given."""
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            self.validate, serialization=_DUMPED_AS_IT_IS
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Choice(_Mark):
     """Marks a field that holds the settings of one component of a kind.
 
         optimizer: Annotated[Settings, Choice("optimizer")] = Field(AdamWSettings(), description=…)
@@ -52,8 +71,6 @@ class Choice:
     In YAML it is `{kind: adamw, lr: 1e-3}`; after validation it is the settings object, whose
     class has `kind: Literal["adamw"] = "adamw"`.
     """
-
-    component: str
 
     def validate(self, value: Any) -> Settings:
         """The settings object for `{kind: name, …}`; an object passes as it is."""
@@ -68,13 +85,6 @@ class Choice:
         chosen = _settings_or_complaint(self.component, value["kind"], at=("kind",))
         return chosen.model_validate(value)
 
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.validate, serialization=_DUMPED_AS_IT_IS
-        )
-
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
@@ -82,7 +92,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class Choices(_Mark):
     """Marks a field that maps names of components of a kind to their settings.
 
         monitors: Annotated[dict[str, Settings], Choices("monitor")]
@@ -90,8 +100,6 @@ class Choices:
     In YAML it is `{norms: {every: 50}, throughput: {}, noise: off}`; null, false and off leave
     one out (or, in place of the mapping, all). Names may be `package.module:Object`.
     """
-
-    component: str
 
     def validate(self, value: Any) -> dict[str, Settings]:
         """Each name's settings object, without those that are switched off."""
@@ -116,13 +124,6 @@ class Choices:
             return given
         settings = _settings_or_complaint(self.component, name, at=())
         return None if _is_off(given) else settings.model_validate(given)
-
-    def __get_pydantic_core_schema__(
-        self, source: Any, handler: GetCoreSchemaHandler
-    ) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            self.validate, serialization=_DUMPED_AS_IT_IS
-        )
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler

@@ -27,7 +27,7 @@ class RandomStates:
             k: v for k, v in now.items() if v not in (None, self._untouched[k])
         }
         state["torch"] = torch.get_rng_state()
-        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]  # torch leaves it untyped
             state["cuda"] = torch.cuda.get_rng_state_all()
         return state
 

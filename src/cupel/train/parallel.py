@@ -97,6 +97,7 @@ def choose_device(asked: str, *, local_rank: int = 0) -> torch.device:
         ) from None
     try:
         torch.zeros(1, device=device).item()  # torch knows many names, and few of them are there
+    # In this order: most back ends, `meta`, and a torch that was built without CUDA.
     except (RuntimeError, NotImplementedError, AssertionError):
         raise PreflightError(
             f"train.device: '{asked}' is not there ({torch.cuda.device_count()} CUDA devices "

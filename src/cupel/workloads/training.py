@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -262,10 +262,7 @@ def _results(
         "last_logged": {"step": progress.logged_at, "loss": progress.loss},
         "best": {OBJECTIVE: progress.best, "step": progress.best_step, "rule": "lowest"},
         "last_session": last_session,
-        "monitors": {
-            name: {"calls": c.calls, "failures": c.failures, "wall_s": c.wall_s, "cpu_s": c.cpu_s}
-            for name, c in loop.dispatcher.costs().items()
-        },
+        "monitors": {name: asdict(cost) for name, cost in loop.dispatcher.costs().items()},
         "state": loop.parts.hashes(),
     }
 
