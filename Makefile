@@ -24,8 +24,8 @@ $(READY): pyproject.toml constraints.txt
 	@$(PIP) install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@
 
-quickstart: $(READY) ## train a small GPT on real text; stop and start it again as you like
-	@$(BIN)/cupel run quickstart --resume auto
+quickstart: $(READY) ## a study on real text: a GPT against a wave GPT; stop and start it as you like
+	@$(BIN)/cupel study run quickstart
 
 test: $(READY) ## run the linters and every test
 	@$(MAKE) --no-print-directory check

@@ -5,7 +5,8 @@ the same batches, made beforehand (in the end their weights are equal bit for bi
 cupel's loop writes every step into a record on disk and runs the recipe's monitors; the bare one
 only reads its loss. Evaluations, checkpoints, figures and the progress display are off in both.
 They take turns of ten steps in one process; the ratio is that of each turn's CPU seconds to those
-of the turn before it. Takes two to three minutes; `--json` prints all numbers.
+of the turn before it. Then the wave model beside the standard one, RGD, QFE, attention by length,
+and RGD's Fourier transforms by shape. Takes five to eight minutes; `--json` prints all numbers.
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ from typing import Any
 
 import loop_cost
 import small_costs
+import spectral_costs
 import torch
+import wave_costs
 
 TARGET = 1.02  # CPU seconds of cupel's loop over those of the bare one
 STEPS = 10  # in a turn: one measurement of throughput in each, of norms in every fifth
@@ -54,6 +57,10 @@ def measure(*, turns: int) -> dict[str, Any]:
         log, parts = small_costs.log(Path(folder)), small_costs.step_parts(Path(folder))
         _say(f"{turns} turns of {STEPS} steps of both loops")
         loop = loop_cost.measure(Path(folder), turns=turns, steps=STEPS)
+        _say("wave models beside the standard one")
+        wave = wave_costs.measure(turns=max(8, turns // 3))
+        _say("Fourier transforms by shape")
+        spectral = spectral_costs.measure()
     return {
         "machine": {
             "python": platform.python_version(),
@@ -63,6 +70,8 @@ def measure(*, turns: int) -> dict[str, Any]:
             "load_average": os.getloadavg()[0],
         },
         "loop": loop,
+        "wave": wave,
+        "spectral": spectral,
         "step_parts_us": {**parts, "monitors": sum(loop["monitors_us_a_step"].values())},
         "log": log,
         "starting_cpu_s": starting,
@@ -108,6 +117,10 @@ def table(found: dict[str, Any]) -> Iterator[str]:
     yield "starting, CPU s"
     for name, seconds in found["starting_cpu_s"].items():
         yield _row(name, f"{seconds:.3f}", "")
+    yield ""
+    yield from wave_costs.table(found["wave"])
+    yield ""
+    yield from spectral_costs.table(found["spectral"])
 
 
 def _row(name: str, value: str, more: str) -> str:

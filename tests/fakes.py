@@ -5,6 +5,8 @@ Importing this file brings in no torch, as the contract of settings wants.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -130,3 +132,27 @@ class Nudge:
         gradient = next(view.model.parameters()).grad
         gradient.view(-1)[0] += 1e-6
         return {"nudged": 1}
+
+
+class StopSettings(_Every):
+    """When to ask for a stop."""
+
+    step: int = Field(ge=1, description="the step at whose start this process gets a SIGTERM")
+
+
+class Stop:
+    """Asks its own process to stop, as a scheduler would."""
+
+    Settings = StopSettings
+    on = Event.STEP_START
+
+    def __init__(self, settings: StopSettings) -> None:
+        self.every, self._step = settings.every, settings.step
+
+    def keys(self, model: Any) -> Iterator[str]:
+        return iter(())
+
+    def __call__(self, view: StepView) -> Mapping[str, Any]:
+        if view.step == self._step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return {}

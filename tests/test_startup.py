@@ -38,7 +38,7 @@ def cli(*arguments: str) -> str:
         cli("--version"),
         cli("run", "--help"),
         cli("verify", "resume", "--help"),
-        cli("recipe", "check", "quickstart"),
+        cli("recipe", "check", "gpt-tiny"),
         cli("recipe", "show", "gpt-tiny"),
         cli("runs", "ls"),
     ],

@@ -3,6 +3,7 @@
     extends: other             starts from recipes/other.yaml, or from several files, in order
     model: gpt-52m             a group: the section is recipes/model/gpt-52m.yaml
     model: {extends: gpt-52m, dropout: 0.1}    … and something changed
+    study: {arms: {wide: {model: gpt-52m}}}    an arm of a study names groups like a recipe
     seed: ???                  must be given by whoever extends or runs this
     train.steps=200            an override, typed on the command line; overrides come last
 
@@ -14,7 +15,7 @@ the environment, so the same files and overrides always mean the same run.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from cupel.errors import RecipeError, UnknownName
@@ -35,6 +36,8 @@ from cupel.origins import (
 # The top-level settings that are plain values; any other is a section, and a string there a group.
 PLAIN = frozenset({"name", "about", "project", "workload", "seed", "extends"})
 MISSING = "???"
+# The section that makes a recipe a study: many runs, of which `cupel.studies` plans each.
+STUDY = "study"
 
 
 def compose(source: str | Path, overrides: Sequence[str] = ()) -> Branch:
@@ -43,6 +46,12 @@ def compose(source: str | Path, overrides: Sequence[str] = ()) -> Branch:
     The recipe's name is the file's unless it gives another. Raises RecipeError with a line for
     everything that cannot be read, UnknownName for a recipe that does not exist.
     """
+    recipe, above = layers(source, overrides)
+    return Branch(overlay(recipe, above).children, recipe.origin)
+
+
+def layers(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Branch, Branch]:
+    """The two trees that `compose` lays one over the other: the files', and the overrides'."""
     path = find_recipe(source)
     composer = _Composer()
     recipe = composer.read(path)
@@ -50,7 +59,19 @@ def compose(source: str | Path, overrides: Sequence[str] = ()) -> Branch:
     if composer.problems:
         raise recipe_error(composer.problems)
     nameless = Branch({"name": Leaf(path.stem, DEFAULT)}, recipe.origin)
-    return Branch(overlay(overlay(nameless, recipe), above).children, Origin(shown(path)))
+    return Branch(overlay(nameless, recipe).children, Origin(shown(path))), above
+
+
+def with_groups(recipe: Branch, *, source: str | Path) -> Branch:
+    """Settings for the recipe at `source`, in which a section may name a group, as in its file.
+
+    Raises RecipeError.
+    """
+    composer = _Composer()
+    read = composer._with_groups(recipe, find_recipe(source).parent, ())
+    if composer.problems:
+        raise recipe_error(composer.problems)
+    return read
 
 
 def recipe_error(problems: Iterable[Problem]) -> RecipeError:
@@ -106,6 +127,7 @@ class _Composer:
         if not group:
             self._refuse_dots(own)
             own = self._with_groups(own, path.parent, reading)
+            own = self._with_arms(own, path.parent, reading)
         return self._extended(own, [path.parent, shipped_recipes() / group], group, reading)
 
     def read_overrides(self, overrides: Sequence[str], *, folder: Path) -> Branch:
@@ -114,7 +136,7 @@ class _Composer:
         for text in overrides:
             if given := self._read_override(text):
                 above = overlay(above, _spelled_out(given))
-        return self._with_groups(above, folder, ())
+        return self._with_arms(self._with_groups(above, folder, ()), folder, ())
 
     def _read_override(self, text: str) -> Branch | None:
         key, equals, value = text.partition("=")
@@ -140,6 +162,20 @@ class _Composer:
                 read = self._extended(child, folders, name, reading)
                 children[name] = Branch(read.children, read.origin, replaces=True)
         return Branch(children, own.origin)
+
+    def _with_arms(self, own: Branch, folder: Path, reading: tuple[Path, ...]) -> Branch:
+        """The recipe with the groups that its study's arms name read, too: an arm is written like
+        a recipe."""
+        study = own.children.get(STUDY)
+        arms = study.children.get("arms") if isinstance(study, Branch) else None
+        if not isinstance(study, Branch) or not isinstance(arms, Branch):
+            return own
+        read = {
+            name: self._with_groups(arm, folder, reading) if isinstance(arm, Branch) else arm
+            for name, arm in arms.children.items()
+        }
+        full = replace(study, children={**study.children, "arms": replace(arms, children=read)})
+        return replace(own, children={**own.children, STUDY: full})
 
     def _extended(
         self, own: Branch, folders: list[Path], group: str, reading: tuple[Path, ...]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from cupel import registry
-from cupel.compose import MISSING, PLAIN, compose, recipe_error
+from cupel.compose import MISSING, PLAIN, STUDY, compose, recipe_error
 from cupel.errors import UsageError
 from cupel.names import refusal
 from cupel.origins import DEFAULT, Branch, Leaf, Origin, Problem, overlay, placed, planted
@@ -39,6 +40,7 @@ __all__ = [
     "recipe_model",
     "schema",
     "validate",
+    "validate_section",
 ]
 
 # What cannot change a number of the run: names, and observers, which do not disturb (a promise
@@ -68,6 +70,7 @@ class Header(Settings):
 
 
 S = TypeVar("S", bound=Settings)
+M = TypeVar("M", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -152,9 +155,14 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
     """Compose and validate a recipe: a .yaml file or a name, and `a.b=value` overrides.
 
     Raises RecipeError with one line for each mistake, in the order of files and lines;
-    UnknownName for a recipe that does not exist.
+    UnknownName for a recipe that does not exist; UsageError for one that is a study.
     """
-    return validate(compose(source, overrides))
+    composed = compose(source, overrides)
+    if study := composed.children.get(STUDY):
+        raise UsageError(
+            f"{source} is a study{_size_of(study)}, not one run; type: cupel study run {source}"
+        )
+    return validate(composed)
 
 
 def from_config(config: Mapping[str, Any], *, where: str) -> Recipe:
@@ -168,7 +176,26 @@ def from_config(config: Mapping[str, Any], *, where: str) -> Recipe:
 def validate(composed: Branch) -> Recipe:
     """Complete a composed recipe with defaults and check it. Raises RecipeError."""
     workload = _workload_of(composed)
-    model = recipe_model(workload)
+    settings = _validated(recipe_model(workload), composed)
+    own = settings_of("workload", workload)
+    part = own.model_validate({name: getattr(settings, name) for name in own.model_fields})
+    return Recipe(settings, part, composed)
+
+
+def validate_section(name: str, model: type[S], composed: Branch) -> S:
+    """Check one section of a composed recipe on its own, as `validate` does with all of them.
+
+    For sections that no single run has. Raises RecipeError.
+    """
+    field: Any = (model, Field(description=f"the section {name}"))
+    whole = create_model("Section", __base__=Settings, **{name: field})
+    only = Branch({name: composed.children[name]}, composed.origin)
+    section = getattr(_validated(whole, only), name)
+    assert isinstance(section, model), (name, type(section), model)
+    return section
+
+
+def _validated(model: type[M], composed: Branch) -> M:
     complete = overlay(planted(_defaults(model), DEFAULT), composed).values()
     problems = [
         Problem(leaf.origin, f"{'.'.join(path)} must be given; type {'.'.join(path)}=VALUE")
@@ -183,9 +210,7 @@ def validate(composed: Branch) -> Recipe:
         raise recipe_error(problems) from None
     if problems := problems + _booleans_as_numbers(composed, settings):
         raise recipe_error(problems)
-    own = settings_of("workload", workload)
-    part = own.model_validate({name: getattr(settings, name) for name in own.model_fields})
-    return Recipe(settings, part, composed)
+    return settings
 
 
 def _inert(settings: Settings) -> dict[str, Any]:
@@ -234,6 +259,8 @@ def schema(workload: str) -> dict[str, Any]:
             whole["properties"][name] = {"anyOf": [section, names]}
     extends = {"anyOf": [names, {"type": "array", "items": names}]}
     whole["properties"]["extends"] = extends | {"description": "recipes that this one starts from"}
+    # Its own settings are not known at this level; `cupel recipe check` checks them.
+    whole["properties"][STUDY] = {"type": "object", "description": "makes the recipe a study"}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole}
 
 
@@ -248,6 +275,19 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
         for key in sorted(before.keys() | after.keys())
         if before.get(key) != after.get(key)
     ]
+
+
+def _size_of(study: Branch | Leaf) -> str:
+    """` of 6 runs`, or nothing where what is written does not tell; nothing is validated here."""
+    if not isinstance(study, Branch):
+        return ""
+    arms, seeds = study.children.get("arms"), study.children.get("seeds")
+    grid = study.children.get("grid")
+    axes = [*(leaf for _, leaf in grid.leaves()), seeds] if isinstance(grid, Branch) else [seeds]
+    lists = [axis.value for axis in axes if isinstance(axis, Leaf) and isinstance(axis.value, list)]
+    if not isinstance(arms, Branch) or len(lists) < len(axes):
+        return ""
+    return f" of {len(arms.children) * math.prod(map(len, lists))} runs"
 
 
 def _workload_of(composed: Branch) -> str:

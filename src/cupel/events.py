@@ -145,6 +145,10 @@ class Dispatcher:
                 except (Exception, SystemExit) as error:
                     self._problem(name, error)
 
+    def monitors(self) -> list[Monitor]:
+        """All monitors, in the order in which they were added."""
+        return list(self._monitors.values())
+
     def costs(self) -> dict[str, Cost]:
         """Each monitor's measured cost up to now."""
         return dict(self._costs)

@@ -41,12 +41,51 @@ TABLES: dict[str, dict[str, Entry]] = {
             "a GPT on bytes or locally trained BPE tokens of any text",
         ),
     },
+    "model": {
+        "gpt": Entry(
+            "cupel.models.gpt.model:GPT",
+            "cupel.models.gpt.settings:GPTModelSettings",
+            "a GPT in the shape of GPT-2",
+        ),
+        "wave": Entry(
+            "cupel.models.wave.model:WaveGPT",
+            "cupel.models.wave.settings:WaveModelSettings",
+            "a GPT of wave packets that attends by interference",
+        ),
+    },
+    "objective": {
+        "cross_entropy": Entry(
+            "cupel.models.gpt.loss:CrossEntropy",
+            "cupel.models.gpt.settings:CrossEntropySettings",
+            "cross-entropy of the next token",
+        ),
+        "qfe": Entry(
+            "cupel.models.wave.loss:QFE",
+            "cupel.models.wave.settings:QFESettings",
+            "cross-entropy and coherence of phases along the sequence",
+        ),
+        "coherence": Entry(
+            "cupel.models.wave.loss:Coherence",
+            "cupel.models.wave.settings:CoherenceSettings",
+            "cross-entropy and penalties on phases, norms and amplitudes of a wave model",
+        ),
+    },
     "optimizer": {
         "adamw": Entry(
             "cupel.train.optim:adamw", "cupel.train.settings:AdamWSettings", "AdamW, fused"
         ),
         "sgd": Entry(
             "cupel.train.optim:sgd", "cupel.train.settings:SGDSettings", "SGD with momentum"
+        ),
+        "rgd": Entry(
+            "cupel.models.wave.optim:rgd",
+            "cupel.models.wave.settings:RGDSettings",
+            "resonant gradient descent: AdamW with a spectral filter on its update",
+        ),
+        "wave_native": Entry(
+            "cupel.models.wave.optim:wave_native",
+            "cupel.models.wave.settings:WaveNativeSettings",
+            "damped momentum on gradients projected onto the weights' modes",
         ),
     },
     "schedule": {
@@ -81,6 +120,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.monitors.throughput:Throughput",
             "cupel.monitors.settings:ThroughputSettings",
             "steps and tokens a second, in wall and CPU seconds",
+        ),
+        "spectral": Entry(
+            "cupel.monitors.spectral:Spectral",
+            "cupel.monitors.settings:SpectralSettings",
+            "frequencies, phases, amplitudes, packets and interference of a wave model",
         ),
     },
 }

@@ -73,7 +73,7 @@ def test_a_script_is_tracked_and_its_run_listed(installed: Installed) -> None:
 
 
 def test_the_wheel_carries_the_recipes(installed: Installed) -> None:
-    listed = installed.run("cupel", "recipe", "check", "quickstart")
+    listed = installed.run("cupel", "recipe", "check", "gpt-tiny")
     assert (listed.returncode, listed.stderr) == (0, "")
     (package,) = (installed.folder / "venv").glob("lib/python*/site-packages/cupel")
     packed = {path.relative_to(package / "recipes") for path in package.glob("recipes/**/*.yaml")}
@@ -88,7 +88,7 @@ def test_help_works(installed: Installed) -> None:
 
 @pytest.mark.parametrize(
     "command,purpose",
-    [(["run", "quickstart"], "training"), (["verify", "resume", "gpt-tiny"], "training")],
+    [(["run", "gpt-tiny"], "training"), (["verify", "resume", "gpt-tiny"], "training")],
 )
 def test_training_says_in_one_line_what_to_install(
     installed: Installed, command: list[str], purpose: str

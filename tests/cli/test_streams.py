@@ -42,7 +42,7 @@ def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
 
 @needs_full
 def test_a_failure_is_told_once_when_stdout_is_full_as_well(tmp_path: Path) -> None:
-    done = shell("cupel recipe check quickstart nope > /dev/full", tmp_path)
+    done = shell("cupel recipe check gpt-tiny nope > /dev/full", tmp_path)
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
     assert "no recipe is called 'nope'" in done.stderr

@@ -97,7 +97,7 @@ class Lines:
 
 def test_a_failure_is_shown_only_when_training_goes_on_after_it() -> None:
     lines = Lines()
-    display = Shown(lines, load("quickstart"))  # type: ignore[arg-type]
+    display = Shown(lines, load("gpt-tiny"))  # type: ignore[arg-type]
     display(Event.RUN_START, {"step": 0})
     display(Event.FAILURE, "the disk is full")
     assert lines.shown == []

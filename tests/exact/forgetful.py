@@ -1,6 +1,7 @@
 """`python forgetful.py PART run …`: cupel, with one part left out of every checkpoint.
 
 When restored, that part keeps the state that it was made with. All else is as it is in cupel.
+With `optimizer:NAME` only the fields NAME of the optimizer's groups are forgotten.
 """
 
 from __future__ import annotations
@@ -14,18 +15,24 @@ from cupel.checkpoint import folder
 from cupel.checkpoint.parts import Parts
 from cupel.cli.main import main
 
-forgotten = sys.argv.pop(1)
+forgotten, _, name = sys.argv.pop(1).partition(":")
 write_all, load_all = folder.write, Parts.load
 
 
 def write(path: Path, step: int, states: Mapping[str, Any], **given: Any) -> dict[str, Any]:
-    kept = {name: state for name, state in states.items() if name != forgotten}
-    assert len(kept) == len(states) - 1, f"this run has no part '{forgotten}': {list(states)}"
+    kept = {part: state for part, state in states.items() if part != forgotten or name}
+    assert name or len(kept) == len(states) - 1, f"this run has no part '{forgotten}': {list(states)}"
     return write_all(path, step, kept, **given)
 
 
 def load(self: Parts, states: Mapping[str, Any]) -> None:
-    load_all(self, {**states, forgotten: self.state()[forgotten]})
+    as_made = self.state()[forgotten]
+    if name:
+        loaded = states[forgotten]
+        for group, old in zip(loaded["param_groups"], as_made["param_groups"], strict=True):
+            group[name] = old[name]
+        as_made = loaded
+    load_all(self, {**states, forgotten: as_made})
 
 
 folder.write = write

@@ -146,6 +146,32 @@ def test_the_loop_is_the_plain_loop() -> None:
     assert all(map(torch.equal, weights(loop), plain.model.parameters()))
 
 
+class Shrinking(Regression):
+    """After each update its first bias shrinks, and it tells by how much and of how many."""
+
+    def after_update(self, *, steps: int) -> Mapping[str, Any]:
+        bias = next(p for p in self.model.parameters() if p.dim() == 1)
+        with torch.no_grad():
+            bias.mul_(0.5)
+        return {"bias/norm": bias.detach().norm(), "bias/steps": steps}
+
+
+def test_what_a_workload_changes_after_an_update_is_logged_and_averaged() -> None:
+    workload = Shrinking.build(RegressionSettings(), seed=1)
+    loop, memory = make(workload=workload, ema=0.0)
+    run(loop)
+    bias = next(p for p in workload.model.parameters() if p.dim() == 1)
+    assert float(memory.rows[12]["bias/norm"]) == float(bias.detach().norm())
+    assert set(memory.column("bias/steps").values()) == {12}
+    # With a decay of 0 the average is the last weights, so it was taken after the change.
+    (average,) = (
+        tensor
+        for name, tensor in loop.parts.state()["ema"]["average"].items()
+        if name.endswith("0.bias")
+    )
+    assert torch.equal(average, bias)
+
+
 @pytest.mark.parametrize("kind", ["adamw", "sgd"])
 def test_accumulation_does_not_change_the_step(kind: str) -> None:
     """Equal to 1e-6 and not to the bit: a mean of four means adds in another order than one."""

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import typer
 
-from cupel.cli import recipe, run, runs, sample, verify
+from cupel.cli import recipe, report, run, runs, sample, study, verify
 from cupel.cli.streams import keep_refused, printing, tell
 from cupel.errors import CupelError
 
 app = typer.Typer(
     name="cupel",
     help="A laboratory for training experiments: run, resume exactly, look, sample, verify.",
-    epilog="Begin with: cupel run quickstart",
+    epilog="Begin with: cupel study run quickstart",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("sample")(sample.sample)
+app.add_typer(study.app, name="study")
+app.command("report")(report.report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")
 app.add_typer(verify.app, name="verify")

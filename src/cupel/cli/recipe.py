@@ -6,7 +6,7 @@ Results go to stdout, as aligned text or as JSON. Mistakes are raised as CupelEr
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -49,18 +49,27 @@ def show(
 ) -> None:
     """Show every setting of a recipe with its value and where it comes from.
 
+    Of a study: the recipe that its arms change, and the section study as it is written.
+
     Examples:
 
       cupel recipe show gpt-tiny
 
       cupel recipe show gpt-tiny train.steps=200 model.dropout=0.1
     """
-    from cupel.config import load
-    from cupel.origins import DEFAULT, planted
+    from cupel.compose import STUDY, compose
+    from cupel.config import validate
+    from cupel.origins import DEFAULT, Branch, planted
+    from cupel.studies.spec import without_study
     from cupel.wording import as_yaml
 
-    loaded = load(recipe, overrides or [])
+    composed = compose(recipe, overrides or [])
+    loaded = validate(without_study(composed))
+    study = composed.children.get(STUDY, Branch({}, DEFAULT))
     config, origins = loaded.resolved(), loaded.origins
+    if isinstance(study, Branch) and study.children:
+        config[STUDY] = study.values()
+        origins |= {".".join((STUDY, *path)): str(leaf.origin) for path, leaf in study.leaves()}
     if as_json:
         print_json({"config": config, "origins": origins, "identity": loaded.identity()})
         return
@@ -103,7 +112,7 @@ def check(
         raise typer.Exit(RecipeError.exit_code if problems else 0)
     for result in results:
         if not result["problems"]:
-            print(f"{result['recipe']}: fine ({result['identity'][:8]})")
+            print(f"{result['recipe']}: fine ({_sort_of(result)})")
     if problems:
         raise RecipeError(problems)
 
@@ -139,13 +148,29 @@ def _summary(path: Path) -> dict[str, str]:
 
 
 def _checked(source: str, overrides: Sequence[str]) -> dict[str, Any]:
-    from cupel.config import load
+    """What is wrong with a recipe, or with any cell of a study."""
     from cupel.errors import RecipeError, UsageError
 
+    result: dict[str, Any] = {"recipe": source, "identity": None, "runs": 0, "problems": []}
     try:
-        loaded = load(source, overrides)
+        return result | _facts(source, overrides)
     except RecipeError as error:
-        return {"recipe": source, "identity": None, "problems": error.problems}
+        return result | {"problems": error.problems}
     except UsageError as error:
-        return {"recipe": source, "identity": None, "problems": [str(error)]}
-    return {"recipe": source, "identity": loaded.identity(), "problems": []}
+        return result | {"problems": [str(error)]}
+
+
+def _facts(source: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """A recipe's identity, which a study has none of, and its number of runs. Raises UsageError."""
+    from cupel.compose import STUDY, compose
+    from cupel.config import validate
+    from cupel.studies.spec import plan_study
+
+    composed = compose(source, overrides)
+    if STUDY in composed.children:
+        return {"runs": len(plan_study(source, overrides, root=Path()).runs)}
+    return {"identity": validate(composed).identity(), "runs": 1}
+
+
+def _sort_of(result: Mapping[str, Any]) -> str:
+    return result["identity"][:8] if result["identity"] else f"a study of {result['runs']} runs"

@@ -17,6 +17,8 @@ from cupel.cli.tables import print_json, program
 from cupel.errors import needing_torch
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cupel.config import Recipe
     from cupel.workloads.training import Trained
 
@@ -73,7 +75,7 @@ def run(
     where = runs_root(root)
     chosen = _which_run(loaded, where, resume)
     command = shlex.join([recipe, *(overrides or []), *(["--root", root] if root else [])])
-    trained = _train(loaded, where, chosen, debug=debug)
+    trained = train_shown(loaded, where, chosen, debug=debug)
     _end(trained, command, as_json=json)
 
 
@@ -99,8 +101,16 @@ def _which_run(recipe: Recipe, root: Path, resume: str | None) -> Path | None:
     return None
 
 
-def _train(recipe: Recipe, root: Path, resume: Path | None, *, debug: bool) -> Trained:
-    """Train with a display; on ranks other than 0, without one."""
+def train_shown(
+    recipe: Recipe,
+    root: Path,
+    resume: Path | None,
+    *,
+    debug: bool = False,
+    run_id: str | None = None,
+    details: Mapping[str, Any] | None = None,
+) -> Trained:
+    """Train with a display; on ranks other than 0, without one. The rest is as for `train`."""
     from cupel.cli.progress import Progress
 
     progress = Progress()
@@ -113,7 +123,15 @@ def _train(recipe: Recipe, root: Path, resume: Path | None, *, debug: bool) -> T
             from cupel.workloads.training import train
 
         display = None if quiet else Shown(progress, recipe)
-        return train(recipe, root=root, resume=resume, display=display, debug=debug)
+        return train(
+            recipe,
+            root=root,
+            resume=resume,
+            run_id=run_id,
+            details=details,
+            display=display,
+            debug=debug,
+        )
     finally:
         progress.stop()
 
@@ -148,19 +166,11 @@ def _dry_run(recipe: Recipe, *, debug: bool) -> None:
     """A few steps with every interval shrunk, in a folder that goes away."""
     import tempfile
 
-    changes: dict[str, Any] = {
-        "train.steps": 4,
-        "train.evaluate_every": 2,
-        "train.log_every": 1,
-        "checkpoint.every": 3,
-        "checkpoint.keep_last": 1,
-        "figures.every": 2,
-        "monitors": {name: {"every": 2} for name in recipe.monitors},
-        **getattr(type(recipe.workload_settings), "dry_run", {}),
-    }
-    small = recipe.with_changes(changes)
+    from cupel.cli.dry import shrunk
+
+    small = shrunk(recipe)
     with tempfile.TemporaryDirectory(prefix="cupel-dry-run-") as folder:
-        trained = _train(small, Path(folder), None, debug=debug)
+        trained = train_shown(small, Path(folder), None, debug=debug)
         assert trained.run_dir is not None
         from cupel.record.reader import RunRecord
 

@@ -52,7 +52,7 @@ def list_(
     elif runs:
         print(f"none of {len(runs)} runs in {where} is {status}")
     else:
-        print(f"no runs in {where}; start one with: cupel run quickstart")
+        print(f"no runs in {where}; start one with: cupel run gpt-tiny")
 
 
 @app.command()
@@ -78,9 +78,14 @@ def show(
         elif isinstance(value, dict):
             print(f"{name}")
             for key, inner in value.items():
-                print(f"  {key:<28} {inner}")
+                print(f"  {key:<28} {_brief(inner)}")
         else:
             print(f"{name:<12} {value}")
+
+
+def _brief(value: Any) -> Any:
+    """A number as it is; of a recorded array, what it holds (`--json` has all of it)."""
+    return f"{len(value)} values" if isinstance(value, list) else value
 
 
 def _require_project(root: Path, project: str) -> None:

@@ -11,13 +11,16 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cupel.figures.curves import CurveData, drawn_lines, training_curves
 from cupel.figures.settings import FigureSettings
-from cupel.figures.style import rendered
+from cupel.figures.style import ThemeName, rendered
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SCHEMA = 1
 
@@ -30,34 +33,55 @@ def draw_training_curves(
     Writes `training-curves_step-000001000.json` and `….light.svg` and so on; with no formats in
     the settings it writes nothing. Raises MissingDependency without matplotlib, and OSError.
     """
+    return draw_files(
+        f"training-curves_step-{step:09d}",
+        folder,
+        content=lambda: _content(data, step),
+        figure=lambda theme: training_curves(data, theme=theme),
+        settings=settings,
+    )
+
+
+def draw_files(
+    stem: str,
+    folder: Path,
+    *,
+    content: Callable[[], Mapping[str, Any]],
+    figure: Callable[[ThemeName], Figure],
+    settings: FigureSettings,
+) -> list[Path]:
+    """Write `stem.json` with `content`, and the figure of each theme in each format beside it.
+
+    Values in the content that are not finite become the three strings. The files come JSON first;
+    with no formats in the settings there are none. Raises MissingDependency and OSError.
+    """
     if not settings.formats:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"training-curves_step-{step:09d}"
     # All is drawn before anything is written: a drawing that fails leaves no lone data file.
-    files = {f"{stem}.json": _as_json(data, step)}
+    files = {f"{stem}.json": _as_json(content())}
     for theme in settings.themes:
-        figure = training_curves(data, theme=theme)
+        drawn = figure(theme)
         for form in settings.formats:
-            files[f"{stem}.{theme}.{form}"] = rendered(figure, form, theme=theme)
-    for name, content in files.items():
-        _write_whole(folder / name, content)
+            files[f"{stem}.{theme}.{form}"] = rendered(drawn, form, theme=theme)
+    for name, whole in files.items():
+        _write_whole(folder / name, whole)
     _sync_folder(folder)
     return [folder / name for name in files]
 
 
-def _as_json(data: CurveData, step: int) -> bytes:
+def _content(data: CurveData, step: int) -> dict[str, Any]:
     lines = {
         key: {
             "label": line.label,
             "points": line.points,
             "not_finite": line.not_finite,
             "steps": line.steps.tolist(),
-            "values": _encoded(line.values.tolist()),
+            "values": line.values.tolist(),
         }
         for key, line in drawn_lines(data).items()
     }
-    content: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "figure": "training-curves",
         "name": data.name,
@@ -67,11 +91,20 @@ def _as_json(data: CurveData, step: int) -> bytes:
         "resumed_at": data.resumed_at,
         "lines": lines,
     }
-    return (json.dumps(content, allow_nan=False, ensure_ascii=False) + "\n").encode()
 
 
-def _encoded(values: Iterable[float]) -> list[float | str]:
-    return [value if math.isfinite(value) else _NAMES[str(value)] for value in values]
+def _as_json(content: Mapping[str, Any]) -> bytes:
+    return (json.dumps(_encoded(content), allow_nan=False, ensure_ascii=False) + "\n").encode()
+
+
+def _encoded(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return _NAMES[str(value)]
+    if isinstance(value, Mapping):
+        return {key: _encoded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encoded(item) for item in value]
+    return value
 
 
 _NAMES = {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}

@@ -24,3 +24,15 @@ class ThroughputSettings(Settings):
     units: tuple[str, ...] = Field(
         ("steps", "tokens", "images"), description="what is counted, where the loop tells it"
     )
+
+
+class SpectralSettings(Settings):
+    """Spectra of a wave model, by its `spectral_state()`; of another model, its embedding's."""
+
+    every: int = Field(100, ge=1, description="steps between measurements")
+    tokens: tuple[int, ...] = Field(
+        (32, 101, 116, 97),
+        min_length=1,
+        max_length=8,
+        description="ids whose wave packets are measured; of bytes: space, e, t, a",
+    )

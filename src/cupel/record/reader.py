@@ -183,6 +183,16 @@ class RunRecord:
             for line in self._lines(session, f"events.r{rank}.*.jsonl", "_event", str)
         ]
 
+    def last_line(self, session: SessionInfo, *, rank: int = 0) -> dict[str, Any] | None:
+        """The last whole line of metrics of one session, read from the end of its file."""
+        for path in sorted(session.dir.glob(f"metrics.r{rank}.*.jsonl"), reverse=True):
+            for line in reversed(_end_of(path).split(b"\n")[:-1]):
+                try:
+                    return decode_line(line)
+                except ValueError:
+                    continue  # damaged, or cut off by where the reading began
+        return None
+
     def checkpoints(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
         return checkpoints.list_steps(self.run_dir)
@@ -202,6 +212,14 @@ class RunRecord:
                     yield fields
                 else:
                     self._damaged[path] += 1
+
+
+def _end_of(path: Path, *, bytes_: int = 64 * 1024) -> bytes:
+    """The last bytes of a file: enough for several of the longest lines."""
+    with path.open("rb") as file:
+        file.seek(0, 2)
+        file.seek(max(0, file.tell() - bytes_))
+        return file.read()
 
 
 def list_runs(root: str | Path | None = None, *, project: str | None = None) -> list[RunRecord]:

@@ -29,7 +29,7 @@ from cupel.randomness import Streams
 from cupel.train.ema import EMA
 from cupel.train.parallel import Objective, World, distribute, without_sync
 from cupel.train.precision import autocast, scaler
-from cupel.train.protocols import Recorder, Workload
+from cupel.train.protocols import Recorder, Updated, Workload
 from cupel.train.schedule import Schedule
 from cupel.train.settings import TrainSettings
 from cupel.train.stopping import EarlyStopping, Progress
@@ -146,7 +146,7 @@ class Loop:
         self._look(Event.AFTER_BACKWARD, step, loss, batch)
         norm = self._clip()
         lr = self.optimizer.param_groups[0]["lr"]
-        self._update()
+        numbers = {**numbers, **self._update()}
         self.progress.step = step
         self._look(Event.STEP_END, step, loss, batch)
         self._loss = loss
@@ -181,15 +181,20 @@ class Loop:
         limit = math.inf if self.settings.clip is None else self.settings.clip
         return torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
 
-    def _update(self) -> None:
+    def _update(self) -> Mapping[str, Any]:
+        """Update the parameters and all that follows them; what the workload tells of it."""
         if self._scaler is None:
             self.optimizer.step()
         else:
             self._scaler.step(self.optimizer)
             self._scaler.update()
         self._schedule.step()
+        told: Mapping[str, Any] = {}
+        if isinstance(self.workload, Updated):
+            told = self.workload.after_update(steps=self.settings.steps)
         if self._ema is not None:
             self._ema.update()
+        return told
 
     def _seed(self, step: int, micro: int) -> None:
         """Point torch's global generators at this micro-step's place in the dropout stream.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -43,6 +43,18 @@ class Workload(Protocol):
 
     def evaluate(self) -> dict[str, float]:
         """Metrics on a fixed, named set, `val_loss` among them; the loop has set eval mode."""
+        ...
+
+
+@runtime_checkable
+class Updated(Protocol):
+    """A workload that changes something of its own after each update of the parameters."""
+
+    def after_update(self, *, steps: int) -> Mapping[str, Any]:
+        """Called once an update, of `steps` in all; returns further numbers to log.
+
+        What it counts must be in `stateful()`, or a resumed run would begin to count anew.
+        """
         ...
 
 

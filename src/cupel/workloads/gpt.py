@@ -1,16 +1,18 @@
-"""The GPT workload: a GPT that learns the next token of a text.
+"""The GPT workload: a model, standard or wave, that learns the next token of a text.
 
-Composition only: the corpus is `cupel.data`, the model `cupel.models.gpt`. Importing this file
-does not import torch; `build` does.
+Composition only: the corpus is `cupel.data`, models and objectives are `cupel.models`. Importing
+this file does not import torch; `build` does. Evaluations are cross-entropy whatever is minimised,
+so that models with different objectives can be compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
+from cupel import registry
+from cupel.config import Settings
 from cupel.errors import UsageError
-from cupel.models.gpt.settings import GPTModelSettings
 from cupel.randomness import Streams
 from cupel.workloads.settings import GPTSettings, SampleSettings
 
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from cupel.data.batches import Batches
     from cupel.data.tokenizer import Tokenizer
     from cupel.data.tokens import TokenSet
-    from cupel.models.gpt.model import GPT
+    from cupel.models.language import LanguageModel
 
 Batch = tuple["Tensor", "Tensor"]
 TOKENIZER = "tokenizer.json"
@@ -33,10 +35,18 @@ class GPTWorkload:
     unit = "tokens"
 
     def __init__(
-        self, settings: GPTSettings, *, model: GPT, tokens: TokenSet, batches: Batches, seed: int
+        self, settings: GPTSettings, *, model: Any, tokens: TokenSet, batches: Batches, seed: int
     ) -> None:
         self.settings, self.model, self.tokens, self._batches = settings, model, tokens, batches
         self._seed = seed
+        make_objective = registry.resolve("objective", settings.objective.kind)
+        self._objective = make_objective(
+            settings.objective,
+            vocabulary=model.settings.vocabulary,
+            key=Streams(seed).key("objective"),
+        )
+        # A wave model's share of the wave embedding moves by a schedule that counts updates.
+        self._ratio = model.ratio_schedule() if hasattr(model, "ratio_schedule") else None
         self.units_per_step = settings.data.batch * settings.model.block
         data = settings.data
         self.val_name = f"val-{data.val_batches}x{data.val_batch}x{settings.model.block}"
@@ -49,17 +59,26 @@ class GPTWorkload:
 
         from cupel.data.batches import Batches
         from cupel.data.tokens import load_tokens
-        from cupel.models.gpt.model import GPT
 
         tokens = load_tokens(settings.data)
         torch.default_generator.manual_seed(Streams(seed).key("init"))
-        model = GPT(sized(settings.model, tokens.vocabulary))
+        chosen = sized(settings.model, tokens.vocabulary)
+        model = registry.resolve("model", chosen.kind)(chosen, **_about(chosen, tokens))
         batches = Batches(tokens, block=settings.model.block, batch=settings.data.batch, seed=seed)
         return cls(settings, model=model, tokens=tokens, batches=batches, seed=seed)
 
     def stateful(self) -> dict[str, Any]:
-        """Nothing besides the model changes while training."""
-        return {}
+        """What changes or was drawn besides the model, as far as this run has it."""
+        parts: dict[str, Any] = {}
+        if self._objective.state_dict():
+            parts["objective"] = self._objective
+        if self._ratio is not None:
+            parts["wave_ratio"] = self._ratio
+        return parts
+
+    def after_update(self, *, steps: int) -> Mapping[str, Any]:
+        """Move the wave ratio along its schedule, if the model has one."""
+        return {} if self._ratio is None else {"wave_ratio": self._ratio.step(steps)}
 
     def batch(self, step: int, *, part: tuple[int, int] = (0, 1)) -> Batch:
         """Inputs and targets, each (B, T) of int64."""
@@ -69,9 +88,9 @@ class GPTWorkload:
         return torch.from_numpy(x_BT), torch.from_numpy(y_BT)
 
     def loss(self, batch: Batch) -> tuple[Tensor, dict[str, Any]]:
-        """Mean cross-entropy in nats a token."""
-        _, loss = self.model(*batch)
-        return loss, {}
+        """The objective's mean in nats a token, and its parts."""
+        loss, numbers = self._objective.to(batch[0].device)(self.model, *batch)
+        return loss, numbers
 
     def evaluate(self) -> dict[str, float]:
         """Mean cross-entropy over the fixed validation set, in nats a token."""
@@ -81,7 +100,7 @@ class GPTWorkload:
         total = 0.0
         for x_BT, y_BT in self._fixed:
             batch = (torch.from_numpy(x_BT).to(device), torch.from_numpy(y_BT).to(device))
-            total += float(self.loss(batch)[0])
+            total += float(self.model(*batch)[1])
         return {"val_loss": total / len(self._fixed)}
 
     def describe(self) -> dict[str, Any]:
@@ -110,7 +129,7 @@ class GPTWorkload:
 
 
 def continue_text(
-    model: GPT,
+    model: LanguageModel,
     tokenizer: Tokenizer,
     chosen: SampleSettings,
     *,
@@ -133,7 +152,21 @@ def continue_text(
     )
 
 
-def sized(settings: GPTModelSettings, tokens: int) -> GPTModelSettings:
+def _about(chosen: Settings, tokens: TokenSet) -> dict[str, Any]:
+    """What a model wants to know of the data besides its settings: ranks, by which tokens weigh."""
+    if getattr(chosen, "embedding", None) != "physics":
+        return {}
+    import numpy as np
+    import torch
+
+    counts_V = np.bincount(tokens.train, minlength=chosen.vocabulary)  # type: ignore[attr-defined]
+    order_V = np.argsort(-counts_V, kind="stable")
+    ranks_V = torch.empty(len(order_V), dtype=torch.int64)
+    ranks_V[torch.from_numpy(order_V)] = torch.arange(len(order_V))
+    return {"ranks_V": ranks_V}
+
+
+def sized(settings: Any, tokens: int) -> Any:
     """The model's settings with the vocabulary filled in: as set, else as many as tokens."""
     asked = settings.vocabulary
     if asked is not None and asked < tokens:

@@ -66,6 +66,12 @@ class Prepared:
         method = getattr(self.workload, name, None)
         return method() if callable(method) else otherwise
 
+    def monitor_notes(self) -> list[str]:
+        """What monitors say about this model beforehand, as that they can measure little of it."""
+        asked = [getattr(m, "note", None) for m in self.dispatcher.monitors()]
+        told = [note(self.workload.model) for note in asked if callable(note)]
+        return [str(line) for line in told if line]
+
 
 def prepare(
     recipe: Recipe, world: World, *, root: Path, resume: Path | None, debug: bool

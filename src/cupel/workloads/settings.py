@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
-from cupel.config import Settings
+from cupel.config import Choice, Settings
 from cupel.data.settings import TextDataSettings
-from cupel.models.gpt.settings import GPTModelSettings
+from cupel.models.gpt.settings import CrossEntropySettings, GPTModelSettings
 
 
 class GPTDataSettings(TextDataSettings):
@@ -34,10 +34,16 @@ class SampleSettings(Settings):
 
 
 class GPTSettings(Settings):
-    """A GPT on text: the top-level sections `data`, `model` and `sample` of its recipes."""
+    """A GPT on text: the sections `data`, `model`, `objective` and `sample` of its recipes."""
 
     data: GPTDataSettings = Field(GPTDataSettings(), description="corpus, tokens and batches")
-    model: GPTModelSettings = Field(GPTModelSettings(), description="the size of the GPT")
+    model: Annotated[Any, Choice("model")] = Field(
+        GPTModelSettings(), description="gpt, wave, or your own: its kind and size"
+    )
+    objective: Annotated[Any, Choice("objective")] = Field(
+        CrossEntropySettings(),
+        description="what is minimised; evaluations are cross-entropy always",
+    )
     sample: SampleSettings = Field(SampleSettings(), description="text written by the model")
 
     # What a dry run shrinks besides the loop's own intervals.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from cupel import registry
 from cupel.checkpoint.settings import CheckpointSettings
 from cupel.config import from_config
 from cupel.errors import (
@@ -44,7 +45,6 @@ def write_text(
     without a checkpoint, TrainingFailed when the model gives no probabilities.
     """
     from cupel.data.tokenizer import Tokenizer
-    from cupel.models.gpt.model import GPT
 
     record = RunRecord(run_dir)
     recipe = from_config(record.config, where=str(run_dir / "config.json"))
@@ -53,7 +53,8 @@ def write_text(
         raise UsageError(f"run {run_dir.name} trained '{recipe.workload}', which writes no text")
     chosen = _changed(settings.sample, changes)
     tokenizer = Tokenizer.from_state(read_json(run_dir / TOKENIZER))
-    model = GPT(sized(settings.model, tokenizer.vocabulary))
+    chosen_model = sized(settings.model, tokenizer.vocabulary)
+    model = registry.resolve("model", chosen_model.kind)(chosen_model)
     rule = recipe.section("checkpoint", CheckpointSettings).best
     loaded, state = _model_state(run_dir, step, rule, warn)
     model.load_state_dict(state)

@@ -21,13 +21,16 @@ from cupel.config import Recipe
 from cupel.errors import CupelError
 from cupel.events import Dispatcher, Event
 from cupel.record.model import describe_model
+from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.train.loop import OBJECTIVE, Loop, Outcome
 from cupel.train.parallel import World
 from cupel.train.protocols import SilentRecorder
 from cupel.train.settings import TrainSettings
+from cupel.workloads.cost import totals
 from cupel.workloads.figures import CurveDrawer
 from cupel.workloads.prepare import Prepared, prepare
+from cupel.workloads.spectra import SpectraDrawer
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +65,14 @@ def train(
     *,
     root: Path,
     resume: Path | None = None,
+    run_id: str | None = None,
+    details: Mapping[str, Any] | None = None,
     display: Display | None = None,
     debug: bool = False,
 ) -> Trained:
     """Train a recipe to its end, in a new run or as a new session of the run at `resume`.
 
+    A new run is called `run_id`, or gets a free id; `details` are further facts for its run.json.
     Raises UsageError for what can be known before the first step, TrainingFailed or
     CheckpointError for what cannot; such a failure is in the record before it is raised.
     """
@@ -79,7 +85,11 @@ def train(
         ready = prepare(recipe, world, root=root, resume=resume, debug=debug)
         # From here on a signal to stop is heard, so that the session always tells how it ended.
         with StopRequest(leaving=True) as stop:
-            session = _open(ready, root=root, resume=resume) if world.first else None
+            session = None
+            if world.first and resume is not None:
+                session = Session.resume(resume)
+            elif world.first:
+                session = _start(ready, root=root, run_id=run_id, details=details or {})
             run_dir = Path(world.from_first(str(session.run_dir) if session else ""))
             if session is None:
                 trained = _follow(ready, run_dir, stop)
@@ -100,10 +110,10 @@ def _set_up_torch(settings: TrainSettings) -> None:
         torch.use_deterministic_algorithms(True)
 
 
-def _open(ready: Prepared, *, root: Path, resume: Path | None) -> Session:
-    """The session of this process. Raises RecordError, and ResumeError when another is faster."""
-    if resume is not None:
-        return Session.resume(resume)
+def _start(
+    ready: Prepared, *, root: Path, run_id: str | None, details: Mapping[str, Any]
+) -> Session:
+    """The first session of a new run. Raises RecordError."""
     recipe = ready.recipe
     return Session.start(
         root=root,
@@ -112,7 +122,9 @@ def _open(ready: Prepared, *, root: Path, resume: Path | None) -> Session:
         config=recipe.resolved(),
         identity=recipe.identity(),
         origins=recipe.origins,
+        run_id=run_id,
         details={
+            **details,
             "about": recipe.about,
             "workload": recipe.workload,
             "seed": recipe.seed,
@@ -148,8 +160,10 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
     references: dict[str, float] = ready.offer("references", {})
     _describe(ready, session, display, references)
     drawer = CurveDrawer(session.run_dir, ready.figures, references=references)
+    spectra = SpectraDrawer(session.run_dir, ready.figures)
     ready.dispatcher.on_problem = session.problem
     ready.dispatcher.add_listener("figures", drawer, CurveDrawer.events)
+    ready.dispatcher.add_listener("spectra", spectra, SpectraDrawer.events)
     ready.dispatcher.add_listener("display", display, Event)
     display.ready(session.run_dir, references)
 
@@ -163,6 +177,9 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
         session.finish("interrupted", error=f"asked to stop by {outcome.signal}")
     else:
         results = _results(ready, loop, outcome, start=start, seconds=seconds)
+        results["totals"] = totals(
+            RunRecord(session.run_dir), ready.workload, step=outcome.step, cpu_s=seconds["cpu_s"]
+        )
         results["samples"] = _samples(ready, session)
         session.finish("finished", results=results)
     return Trained(
@@ -172,7 +189,7 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
         run_dir=session.run_dir,
         results=results,
         references=references,
-        figures=drawer.drawn,
+        figures=[*drawer.drawn, *spectra.drawn],
         problems=sum(session.problems.values()),
     )
 
@@ -181,7 +198,7 @@ def _describe(
     ready: Prepared, session: Session, display: Display, references: Mapping[str, float]
 ) -> None:
     """Write down what must be known to read the record alone, and what changed since last time."""
-    for note in ready.offer("notes", ()):
+    for note in (*ready.offer("notes", ()), *ready.monitor_notes()):
         session.note(note)
         display.say(note)
     if not session.resumed:

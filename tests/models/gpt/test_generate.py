@@ -181,3 +181,25 @@ def test_settings_out_of_range_are_refused(more, message):
 def test_an_empty_prompt_is_refused():
     with pytest.raises(UsageError, match="the prompt is empty"):
         generate(build(), torch.tensor([], dtype=torch.int64), tokens=1, key=1)
+
+
+class WithoutCache(GPT):
+    """The same model, which encodes its whole window for every token."""
+
+    caches = False
+
+    def forward(self, *given, **named):
+        assert "cache" not in named
+        return super().forward(*given, **named)
+
+
+@pytest.mark.parametrize("prompt", [[3], list(range(9))])
+def test_a_model_without_cache_writes_what_it_would_write_with_one(prompt):
+    cached = build(5)
+    plain = WithoutCache(cached.settings)
+    plain.load_state_dict(cached.state_dict())
+    texts = [
+        generate(model, torch.tensor(prompt), tokens=20, temperature=0, key=4)
+        for model in (cached, plain)
+    ]
+    assert texts[0] == texts[1]

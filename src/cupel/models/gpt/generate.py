@@ -3,7 +3,8 @@
 A key gives the same tokens for the same logits on every device: they are drawn on the CPU in
 float64. One sequence at a time. When the context is full, the last half of it is encoded anew
 (learned positions cannot slide), so one token in `block / 2` costs a longer forward pass, and the
-model sees between half a block and a block.
+model sees between half a block and a block. A model without a cache encodes its window for every
+token, and sees the same.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cupel.errors import TrainingFailed, UsageError
-from cupel.models.gpt.model import GPT, KVCache
+from cupel.models.gpt.model import KVCache
+from cupel.models.language import LanguageModel
 
 
 @torch.no_grad()
 def generate(
-    model: GPT,
+    model: LanguageModel,
     prompt_T: Tensor,
     *,
     tokens: int,
@@ -43,12 +45,17 @@ def generate(
     generator = torch.Generator().manual_seed(key)
     device = next(model.parameters()).device
     block, context = model.settings.block, prompt_T.tolist()
-    new, cache, made = context[-block:], KVCache(), []
+    window, new, made = context[-block:], context[-block:], []
+    cache = KVCache() if model.caches else None
     with _evaluating(model):
         for _ in range(tokens):
-            if cache.length == block:
-                new, cache = context[-max(1, block // 2) :], KVCache()
-            logits_BTV, _ = model(torch.tensor([new], device=device), cache=cache)
+            if len(window) > block:
+                window = new = context[-max(1, block // 2) :]
+                cache = KVCache() if model.caches else None
+            if cache is None:
+                logits_BTV, _ = model(torch.tensor([window], device=device))
+            else:
+                logits_BTV, _ = model(torch.tensor([new], device=device), cache=cache)
             logits_V = logits_BTV[0, -1].cpu()
             if not logits_V.isfinite().all():
                 raise TrainingFailed("the model's logits are NaN or infinite")
@@ -57,6 +64,7 @@ def generate(
             )
             token = int(torch.multinomial(probabilities_V, 1, generator=generator))
             new = [token]
+            window = [*window, token]
             context.append(token)
             made.append(token)
             if on_token is not None:
@@ -101,7 +109,7 @@ def _check(prompt_T: Tensor, temperature: float, top_k: int | None, top_p: float
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def _evaluating(model: LanguageModel) -> Iterator[None]:
     """Evaluation mode, and afterwards every module's own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

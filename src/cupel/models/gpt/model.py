@@ -7,7 +7,7 @@
   (Radford et al. 2019, §2.3), all drawn from torch's global generator: the caller seeds it
 - no padding, no attention mask but the causal one, no rotary positions, no grouped heads
 
-Parameters, with V tokens, width C, block T, L layers, with biases, untied:
+Parameters, with V tokens, width C, block T, L layers, with biases, untied, `hidden` unset:
     V·C embedding + T·C positions + L·(12·C² + 13·C) blocks + 2·C last norm + V·C head
 A block: 4·C² + 4·C attention, 8·C² + 5·C MLP, 4·C two norms. Without biases 13·C becomes 2·C and
 2·C becomes C; tied, the head's V·C goes.
@@ -90,12 +90,13 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers with GELU between, four times as wide inside."""
+    """Two linear layers with GELU between, four times as wide inside unless set otherwise."""
 
     def __init__(self, settings: GPTModelSettings) -> None:
         super().__init__()
-        self.up = nn.Linear(settings.width, 4 * settings.width, bias=settings.bias)
-        self.down = nn.Linear(4 * settings.width, settings.width, bias=settings.bias)
+        hidden = settings.hidden or 4 * settings.width
+        self.up = nn.Linear(settings.width, hidden, bias=settings.bias)
+        self.down = nn.Linear(hidden, settings.width, bias=settings.bias)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Each position on its own, (B, T, C)."""
@@ -123,6 +124,8 @@ class Block(nn.Module):
 
 class GPT(nn.Module):
     """The whole model. `settings.vocabulary` must be a number by now: the caller asks the data."""
+
+    caches = True
 
     def __init__(self, settings: GPTModelSettings) -> None:
         super().__init__()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from cupel.config import Settings
@@ -10,9 +12,13 @@ from cupel.config import Settings
 class GPTModelSettings(Settings):
     """A GPT-2-shaped model; the defaults are a tiny one of 0.8 M parameters, for a CPU."""
 
+    kind: Literal["gpt"] = Field("gpt", description="which model")
     layers: int = Field(4, ge=1, description="transformer blocks")
     heads: int = Field(4, ge=1, description="attention heads a block")
     width: int = Field(128, ge=1, description="size of the residual stream, a multiple of heads")
+    hidden: int | None = Field(
+        None, ge=1, description="width inside the MLP; null for four times the width"
+    )
     block: int = Field(64, ge=1, description="longest context in tokens")
     vocabulary: int | None = Field(
         None, ge=1, description="number of token ids; null for as many as the data has"
@@ -39,3 +45,9 @@ class GPTModelSettings(Settings):
 
     def _nearest_width(self) -> int:
         return max(1, round(self.width / self.heads)) * self.heads
+
+
+class CrossEntropySettings(Settings):
+    """Mean cross-entropy of the next token, in nats."""
+
+    kind: Literal["cross_entropy"] = Field("cross_entropy", description="which objective")

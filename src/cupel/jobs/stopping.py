@@ -1,0 +1,42 @@
+"""Hears that a person or a scheduler wants many runs to stop: `Stopping`.
+
+SIGINT, SIGTERM and SIGHUP raise a flag that whoever supervises reads between two looks at its
+jobs. The same signal a second time insists; a terminal that closes may send two different ones.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Stopping:
+    """A context manager; inside it `name` tells which signal asked first, or None, and `insists`
+    whether one came twice. In a thread other than the main one no signal is heard."""
+
+    def __init__(self) -> None:
+        self.name: str | None = None
+        self.insists = False
+        self._seen: set[int] = set()
+        self._old: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            ignored = {s for s in HEARD if signal.getsignal(s) == signal.SIG_IGN}  # nohup's SIGHUP
+            hears = [s for s in HEARD if s not in ignored or s == signal.SIGTERM]
+            self._old = {s: signal.signal(s, self._heard) for s in hears}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._old.items():
+            signal.signal(number, handler)
+
+    def _heard(self, number: int, frame: FrameType | None) -> None:
+        self.insists |= number in self._seen
+        self._seen.add(number)
+        if self.name is None:
+            self.name = signal.Signals(number).name

@@ -1,0 +1,59 @@
+"""Spectra drawn from the record at intervals: `SpectraDrawer`, a listener.
+
+It draws what the monitor `spectral` recorded; where that recorded nothing, no file appears. Token
+names come from the run's tokenizer, where it left one. A drawing costs about four seconds, and is a
+listener's: a failure is counted and told, and training goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from cupel.data.tokenizer import Tokenizer
+from cupel.events import Event
+from cupel.figures.settings import FigureSettings
+from cupel.figures.spectra import draw_spectra, spectra_data
+from cupel.record.files import read_json
+from cupel.record.reader import RunRecord
+from cupel.workloads.gpt import TOKENIZER
+
+
+class SpectraDrawer:
+    """Draws at every `settings.every` steps and at the run's end; `drawn` lists the last files.
+
+    Like the curves, a step's figure is drawn when the next step starts.
+    """
+
+    events = (Event.STEP_START, Event.RUN_END)
+
+    def __init__(self, run_dir: Path, settings: FigureSettings) -> None:
+        self._run_dir, self._settings = run_dir, settings
+        self.drawn: list[Path] = []
+
+    def __call__(self, event: Event, payload: Any) -> None:
+        ended = event == Event.RUN_END
+        step, every = payload["step"] - (not ended), self._settings.every
+        if ended or (every is not None and step > 0 and step % every == 0):
+            self.drawn = self._draw(step)
+
+    def _draw(self, step: int) -> list[Path]:
+        if not self._settings.formats:
+            return []
+        record = RunRecord(self._run_dir)
+        data = spectra_data(record.run["name"], record.history())
+        if data is None:
+            return []
+        data = replace(data, token_names=token_names(self._run_dir, data.latest.get("tokens", ())))
+        return draw_spectra(data, self._run_dir / "figures", step=step, settings=self._settings)
+
+
+def token_names(run_dir: Path, ids: Iterable[float]) -> dict[int, str]:
+    """What ids stand for, by the run's own tokenizer, if it left one. Raises CupelError."""
+    if not (run_dir / TOKENIZER).exists():
+        return {}
+    tokenizer = Tokenizer.from_state(read_json(run_dir / TOKENIZER))
+    inside = [int(id) for id in ids if 0 <= id < tokenizer.vocabulary]
+    return {id: tokenizer.decode([id]) for id in inside}

@@ -1,0 +1,303 @@
+"""`cupel study` as typed: what it prints, what it refuses, what it returns."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from cupel.cli.board import Board
+from cupel.jobs.supervisor import Change
+from cupel.record.reader import list_runs
+from cupel.record.session import Session
+from cupel.studies.manifest import Manifest, freeze
+from cupel.studies.spec import plan_study
+from desk import Desk, complaint, new_desk
+
+RECIPE = """\
+about: A network that learns a sine, with dropout and without
+workload: fakes:Regression
+train: {steps: 30, evaluate_every: 10, optimizer: {kind: adamw, lr: 1e-2}}
+checkpoint: {every: 10}
+figures: {formats: []}
+study:
+  question: Does dropout help?
+  arms: {plain: {}, drop: {dropout: 0.5}}
+  seeds: [1, 2]
+"""
+# Its first steps diverge; nothing clips them.
+FAILING = "study.arms.hot={train: {optimizer: {lr: 1e30}, clip: null}}"
+
+
+@pytest.fixture
+def desk(tmp_path: Path) -> Desk:
+    desk = new_desk(tmp_path / "desk")
+    (desk.folder / "sine.yaml").write_text(RECIPE)
+    return desk
+
+
+# ---- before anything runs ----------------------------------------------------------------------
+
+
+def test_a_plan_shows_cells_and_runs_and_writes_nothing(desk: Desk) -> None:
+    done = desk.type("study", "plan", "sine.yaml", "study.grid.batch=[4,8]")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert "drop   batch=8  dropout=0.5, batch=8" in lines
+    assert sum(line.startswith("sine-") for line in lines) == 8
+    assert "8 runs: 4 cells × 2 seeds; 2 at a time, CPU threads each: 1" in lines
+    assert lines[-1] == "Next: python -m cupel study run sine.yaml 'study.grid.batch=[4,8]'"
+    assert not desk.runs.exists()
+
+
+def test_a_plan_as_json_has_every_runs_settings(desk: Desk) -> None:
+    plan = json.loads(desk.type("study", "plan", "sine.yaml", "--json").stdout)
+    assert (plan["study"], plan["project"], plan["seeds"]) == ("sine", "default", [1, 2])
+    assert [cell["config"]["dropout"] for cell in plan["cells"]] == [0.0, 0.5]
+    assert len({run["run_id"] for run in plan["runs"]}) == 4
+
+
+def test_one_run_and_many_are_told_apart_with_what_to_type(desk: Desk) -> None:
+    (desk.folder / "one.yaml").write_text("workload: fakes:Regression\n")
+    told = complaint(desk.type("study", "run", "one.yaml"))
+    assert told == "one.yaml is one run and no study; type: cupel run one.yaml"
+    told = complaint(desk.type("run", "sine.yaml"))
+    assert told == "sine.yaml is a study of 4 runs, not one run; type: cupel study run sine.yaml"
+
+
+def test_every_cell_of_a_study_is_checked(desk: Desk) -> None:
+    done = desk.type("recipe", "check", "sine.yaml")
+    assert (done.returncode, done.stdout) == (0, "sine.yaml: fine (a study of 4 runs)\n")
+    (desk.folder / "bad.yaml").write_text(RECIPE.replace("dropout: 0.5", "dropout: 2"))
+    told = complaint(desk.type("recipe", "check", "bad.yaml"))
+    assert told == "bad.yaml:8: dropout: 2 is out of range; it must be below 1.0"
+
+
+def test_a_study_is_listed_and_shown_like_any_recipe(desk: Desk) -> None:
+    (desk.folder / "recipes").mkdir()
+    (desk.folder / "recipes" / "sine.yaml").write_text(RECIPE)
+    listed = json.loads(desk.type("recipe", "list", "--json").stdout)
+    about = {row["name"]: row["about"] for row in listed}
+    assert about["sine"] == "A network that learns a sine, with dropout and without"
+    done = desk.type("recipe", "show", "sine", "--json")
+    shown = json.loads(done.stdout)
+    assert shown["config"]["study"]["arms"] == {"plain": {}, "drop": {"dropout": 0.5}}
+    assert shown["config"]["train"]["steps"] == 30
+    assert shown["origins"]["study.seeds"] == "recipes/sine.yaml:9"
+    assert "study.arms.drop.dropout" in desk.type("recipe", "show", "sine").stdout
+
+
+def test_the_status_of_a_study_that_is_not_there_says_how_to_begin_one(desk: Desk) -> None:
+    told = complaint(desk.type("study", "status", "sine"))
+    assert told.startswith("no study is called 'sine'")
+    assert told.endswith("begin one with: cupel study run RECIPE")
+
+
+def test_another_study_of_the_same_name_is_refused(desk: Desk) -> None:
+    freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
+    told = complaint(desk.type("study", "run", "sine.yaml", "train.steps=31"))
+    assert "was begun with other settings (train.steps: 30 -> 31)" in told
+
+
+@pytest.mark.parametrize("command", [("plan", "quickstart"), ("status", "sine"), ("run", "--help")])
+def test_planning_and_looking_load_nothing_heavy(desk: Desk, command: tuple[str, ...]) -> None:
+    freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
+    assert heavy_after(desk, "study", *command) == []
+
+
+def heavy_after(desk: Desk, *arguments: str) -> list[str]:
+    """The heavy packages that a command has loaded when it ends."""
+    code = (
+        "import sys\nfrom cupel.cli.main import main\n"
+        f"try: main({list(arguments)!r})\nexcept SystemExit as end: assert not end.code, end\n"
+        "heavy = ('torch', 'numpy', 'matplotlib', 'safetensors', 'scipy')\n"
+        "print('LOADED', *[name for name in heavy if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=desk.folder, env=desk.environment(None),
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout.splitlines()[-1].split()[1:]
+
+
+# ---- runs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_failed_arm_stops_no_other_and_is_not_tried_again_unasked(desk: Desk) -> None:
+    command = ("study", "run", "sine.yaml", FAILING, "study.seeds=[1]")
+    done = desk.type(*command)
+    assert done.returncode == 1, done.stderr
+    assert "failed      hot s1: the loss is " in done.stderr
+    assert "1 of 3 runs have no accepted results:" in done.stderr
+    assert {run.status for run in list_runs(desk.runs)} == {"finished", "failed"}
+
+    again = desk.type(*command)
+    assert again.returncode == 1
+    assert "sine: 2 of 3 runs are accepted already" in again.stderr
+    assert "1 runs failed before; --retry-failed tries them again:" in again.stderr
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [1, 1, 1]
+
+    tried = desk.type(*command, "--retry-failed")
+    assert tried.returncode == 1
+    assert sorted(len(run.sessions) for run in list_runs(desk.runs)) == [1, 1, 2]
+
+    status = json.loads(desk.type("study", "status", "sine", "--json").stdout)
+    assert status["counts"] == {"finished": 2, "failed": 1}
+    (failed,) = [run for run in status["runs"] if run["status"] == "failed"]
+    assert failed["arm"] == "hot"
+    assert failed["reason"].startswith("the loss is ")
+    shown = desk.type("study", "status", "sine").stdout
+    assert "3 runs: 2 accepted, 1 failed; " in shown
+
+
+@pytest.mark.slow
+def test_a_finished_study_ends_with_its_comparison_and_knows_its_runs(desk: Desk) -> None:
+    done = desk.type("study", "run", "sine.yaml", "--workers", "1", "study.seeds=[1,2]")
+    assert done.returncode == 0, done.stderr
+    assert "Does dropout help?" in done.stdout
+    told = [line.split()[0] for line in done.stderr.splitlines()]
+    assert [word for word in told if word.isalpha()] == ["started", "finished"] * 4
+    arms = {run.run["arm"] for run in list_runs(desk.runs)}
+    assert arms == {"plain", "drop"}
+    for run in list_runs(desk.runs):
+        assert (run.run["study"], run.run["point"]) == ("sine", "")
+        assert run.run["name"] == f"sine-{run.run['arm']}"
+        assert run.sessions[0].environment["torch_threads"] == 1
+
+
+@pytest.mark.slow
+def test_runs_that_are_all_refused_for_one_reason_tell_it_once(desk: Desk) -> None:
+    (desk.folder / "text.yaml").write_text(
+        "workload: gpt\ndata: {path: absent.txt}\n"
+        'study: {question: "?", arms: {one: {}, two: {train: {clip: 2.0}}}, seeds: [1]}\n'
+    )
+    done = desk.type("study", "run", "text.yaml")
+    assert done.returncode == 1
+    (reason,) = [line for line in done.stderr.splitlines() if line.startswith("  ")]
+    assert reason.startswith("  one s1, two s1: ")
+    assert "absent.txt" in reason
+    assert not list_runs(desk.runs)
+
+
+@pytest.mark.slow
+def test_a_worker_of_an_accepted_run_does_nothing(desk: Desk) -> None:
+    manifest = freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
+    begun(manifest, 0).finish("finished", results={"step": 30, "final": {}})
+    before = desk.fingerprint()
+    command = ("study", "work", str(manifest.folder), manifest.runs[0].run_id)
+    done = desk.type(*command)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert desk.fingerprint() == before
+    assert "no run of study sine is called 'x'" in complaint(desk.type(*command[:3], "x"))
+
+
+@pytest.mark.slow
+def test_a_dry_run_drives_every_arm_with_two_seeds_and_leaves_nothing(desk: Desk) -> None:
+    overrides = ("study.seeds=[3,4,5]", "study.grid.batch=[4,8]", "figures.formats=[svg]")
+    done = desk.type("study", "run", "sine.yaml", *overrides, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    runs = [line.split()[-1] for line in done.stderr.splitlines() if line.startswith("dry run: ")]
+    assert [run.rpartition("-")[0] for run in runs] == [
+        "sine-plain-batch-4-s3", "sine-drop-batch-4-s3",
+        "sine-plain-batch-4-s4", "sine-drop-batch-4-s4",
+    ]  # fmt: skip
+    assert "Does dropout help?" in done.stdout
+    assert "dry run passed: 4 runs, " in done.stdout.splitlines()[-1]
+    assert not desk.runs.exists()
+
+
+# ---- the board ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest(desk: Desk) -> Manifest:
+    return freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
+
+
+def begun(manifest: Manifest, number: int) -> Session:
+    run = manifest.runs[number]
+    session = Session.start(
+        root=manifest.root, project=manifest.project, name="n", config={},
+        identity=run.identity, run_id=run.run_id,
+    )  # fmt: skip
+    session.begin_at(0)
+    return session
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def board_on(
+    manifest: Manifest, *, terminal: bool, height: int = 24
+) -> tuple[Board, io.StringIO, Clock]:
+    text, clock = io.StringIO(), Clock()
+    console = Console(
+        file=text, force_terminal=terminal, width=80, height=height, color_system=None
+    )
+    return Board(manifest, console=console, clock=clock), text, clock
+
+
+def test_on_a_log_there_is_a_line_a_change_and_one_on_all_runs_every_ten_seconds(
+    manifest: Manifest,
+) -> None:
+    board, text, clock = board_on(manifest, terminal=False)
+    board.start()
+    session = begun(manifest, 1)
+    board.change(Change("started", manifest.runs[1].run_id))
+    session.log({"loss": 2.0}, step=10)
+    for clock.now in (101.0, 111.0):
+        board.tick()
+    session.log({"loss": 1.5}, step=20)
+    clock.now = 121.5
+    board.tick()
+    session.finish("finished", results={"step": 30, "final": {"val_loss": 1.25}})
+    board.change(Change("finished", manifest.runs[1].run_id))
+    board.stop()
+    *lines, last = text.getvalue().splitlines()
+    assert lines == [
+        "started     drop s1",
+        "0 of 4 runs accepted; drop s1 step 10/30 loss 2.0000",
+        # One step in 1.05 s was seen; 10 of this run and 90 of the others are left.
+        "0 of 4 runs accepted, about 1:45 left; drop s1 step 20/30 loss 1.5000",
+    ]
+    assert last.startswith("finished    drop s1  step 30, val_loss 1.2500, 0:0")
+
+
+def test_on_a_terminal_there_is_a_row_a_run(manifest: Manifest) -> None:
+    board, text, _ = board_on(manifest, terminal=True)
+    begun(manifest, 0).finish("finished", results={"step": 30, "final": {"val_loss": 1.25}})
+    session = begun(manifest, 1)
+    session.log({"loss": 2.0}, step=10)
+    board.start()
+    board.tick()
+    board.stop()
+    session.finish("interrupted")
+    shown = [" ".join(line.split()) for line in text.getvalue().splitlines()]
+    assert "plain s1 accepted 30/30 1.2500" in shown
+    assert "drop s1 running 10/30 2.0000" in shown
+    assert "drop s2 planned 0/30" in shown
+    assert any("1 of 4 runs accepted" in line for line in shown)
+
+
+def test_a_low_terminal_shows_what_runs_and_says_how_much_it_hides(manifest: Manifest) -> None:
+    board, text, _ = board_on(manifest, terminal=True, height=5)
+    session = begun(manifest, 2)
+    session.log({"loss": 2.0}, step=10)
+    board.start()
+    board.tick()
+    board.stop()
+    session.finish("interrupted")
+    assert "plain s2" in text.getvalue()
+    assert "drop s2" not in text.getvalue()
+    assert "; 3 not shown" in text.getvalue()

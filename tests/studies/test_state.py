@@ -1,0 +1,110 @@
+"""How the runs of a study stand, from records that are written as real runs write them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cupel.record.session import Session
+from cupel.studies.manifest import Manifest, PlannedRun, freeze
+from cupel.studies.spec import plan_study
+from cupel.studies.state import RunState, counts, log_of, run_state, study_state
+
+RECIPE = """\
+workload: fakes:Regression
+train: {steps: 40}
+study: {question: "?", arms: {plain: {}, drop: {dropout: 0.5}}, seeds: [1, 2]}
+"""
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    path = tmp_path / "sine.yaml"
+    path.write_text(RECIPE)
+    return freeze(plan_study(path, root=tmp_path / "runs"))
+
+
+def begun(manifest: Manifest, run: PlannedRun) -> Session:
+    session = Session.start(
+        root=manifest.root, project=manifest.project, name="n", config={},
+        identity=run.identity, run_id=run.run_id,
+    )  # fmt: skip
+    session.begin_at(0)
+    return session
+
+
+def first(manifest: Manifest) -> RunState:
+    return study_state(manifest)[0]
+
+
+def test_before_the_first_run_all_are_planned(manifest: Manifest) -> None:
+    states = study_state(manifest)
+    assert [state.run for state in states] == list(manifest.runs)
+    assert counts(states) == {"planned": 4}
+    assert {(state.step, state.steps, state.sessions) for state in states} == {(0, 40, 0)}
+
+
+def test_a_run_is_followed_from_step_to_step_to_its_accepted_results(manifest: Manifest) -> None:
+    session = begun(manifest, manifest.runs[0])
+    assert (first(manifest).status, first(manifest).step) == ("running", 0)
+    session.log({"loss": 2.5}, step=1)
+    session.log({"loss": 2.0, "val_loss": 2.25}, step=2)
+    state = first(manifest)
+    assert (state.step, state.loss, state.val_loss, state.sessions) == (2, 2.0, 2.25, 1)
+    results = {"step": 40, "final": {"val_loss": 1.5}}
+    session.finish("finished", results=results)
+    state = first(manifest)
+    assert (state.status, state.step, state.val_loss, state.reason) == ("finished", 40, 1.5, None)
+    assert 0 < state.seconds < 60
+
+
+def test_a_failed_run_says_why_in_a_line(manifest: Manifest) -> None:
+    session = begun(manifest, manifest.runs[0])
+    session.finish("failed", error="the loss is NaN at step 3; lower lr\nand more")
+    assert first(manifest).reason == "the loss is NaN at step 3; lower lr"
+    assert counts(study_state(manifest)) == {"failed": 1, "planned": 3}
+
+
+def test_an_interrupted_run_gives_no_reason_and_counts_its_sessions(manifest: Manifest) -> None:
+    begun(manifest, manifest.runs[0]).finish("interrupted")
+    session = Session.resume(manifest.run_dir(manifest.runs[0]))
+    session.finish("interrupted")
+    state = first(manifest)
+    assert (state.status, state.sessions, state.reason) == ("interrupted", 2, None)
+
+
+def test_a_killed_run_reads_as_crashed_and_its_time_ends_with_it(manifest: Manifest) -> None:
+    code = (
+        "import sys, os, signal; from pathlib import Path\n"
+        "from cupel.studies.manifest import load_manifest\n"
+        "sys.path.insert(0, sys.argv[2]); from test_state import begun\n"
+        "manifest = load_manifest(Path(sys.argv[1]))\n"
+        "begun(manifest, manifest.runs[0]).log({'loss': 3.0}, step=7)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    here = str(Path(__file__).parent)
+    subprocess.run([sys.executable, "-c", code, str(manifest.folder), here], check=False)
+    state = first(manifest)
+    assert (state.status, state.step, state.loss) == ("crashed", 7, 3.0)
+    assert state.seconds == first(manifest).seconds < 30
+
+
+def test_damaged_files_are_named_and_nothing_raises(manifest: Manifest) -> None:
+    one, two = manifest.runs[:2]
+    begun(manifest, one).finish("finished", results={"step": 40, "final": {}})
+    begun(manifest, two).finish("interrupted")
+    (manifest.run_dir(one) / "results.json").write_text('{"step"')
+    (manifest.run_dir(two) / "run.json").write_text("[]")
+    for run, name in ((one, "results.json"), (two, "run.json")):
+        state = run_state(manifest, run)
+        assert state.status == "damaged"
+        assert state.reason is not None
+        assert name in state.reason
+
+
+def test_a_runs_log_lies_with_the_study(manifest: Manifest) -> None:
+    run = manifest.runs[0]
+    assert log_of(manifest, run) == manifest.folder / "logs" / f"{run.run_id}.log"
