@@ -32,21 +32,42 @@ Shapes = Iterable[torch.Size | tuple[int, ...]]
 
 def main() -> None:
     torch.set_num_threads(1)
-    print(f"torch {torch.__version__}, 1 thread, CPU ms; RGD filters from its first step on\n")
-    print("shape        |  AdamW | rfft2+irfft2 |     RGD | RGD/AdamW | WaveNative |   modes")
-    for shape in SHAPES:
-        found = of_shape(shape)
-        print(
-            f"{shape[0]:>5} x {shape[1]:<4} | {found['adamw']:6.2f} | {found['fft']:12.2f} | "
-            f"{found['rgd']:7.2f} | {found['rgd'] / found['adamw']:9.0f} | "
-            f"{found['wave_native']:10.2f} | {found['modes']:7.1f}"
-        )
+    for line in table(measure()):
+        print(line)
+
+
+def measure() -> dict[str, Any]:
+    """CPU milliseconds by shape, and of a step over all matrices of gpt-tiny."""
     with torch.device("meta"):
-        tiny = GPT(GPTModelSettings(vocabulary=257))
+        tiny = GPT(GPTModelSettings(vocabulary=256))
     shapes = [weight.shape for weight in tiny.parameters() if weight.dim() >= 2]
-    print(f"\nall {len(shapes)} matrices of gpt-tiny: ", end="")
-    adamw, rgd = steps(shapes, AdamW, fused=True), steps(shapes, RGD, fused=True, warmup=0)
-    print(f"AdamW {adamw:.2f} ms, RGD {rgd:.2f} ms")
+    return {
+        "shapes": {f"{rows} x {columns}": of_shape((rows, columns)) for rows, columns in SHAPES},
+        "gpt-tiny": {
+            "matrices": len(shapes),
+            "adamw": steps(shapes, AdamW, fused=True),
+            "rgd": steps(shapes, RGD, fused=True, warmup=0),
+        },
+    }
+
+
+def table(found: dict[str, Any]) -> Iterable[str]:
+    """The numbers as lines."""
+    yield "spectral optimizers by shape, 1 thread, CPU ms; RGD filters from its first step on"
+    heads = ("shape", "AdamW", "rfft2+irfft2", "RGD", "RGD/AdamW", "WaveNative", "its modes")
+    yield "  " + "".join(f"{head:>13}" for head in heads)
+    for shape, row in found["shapes"].items():
+        taken = [row["adamw"], row["fft"], row["rgd"]]
+        yield (
+            f"  {shape:>13}"
+            + "".join(f"{one:>13.2f}" for one in taken)
+            + f"{row['rgd'] / row['adamw']:>13.0f}{row['wave_native']:>13.2f}{row['modes']:>13.1f}"
+        )
+    tiny = found["gpt-tiny"]
+    yield (
+        f"  all {tiny['matrices']} matrices of gpt-tiny: AdamW {tiny['adamw']:.2f}, "
+        f"RGD {tiny['rgd']:.2f}"
+    )
 
 
 def of_shape(shape: tuple[int, int]) -> dict[str, float]:

@@ -44,20 +44,20 @@ def measure(*, turns: int, steps: int = 2) -> dict[str, Any]:
 
 def table(found: dict[str, Any]) -> list[str]:
     """The numbers as lines."""
+    turns = f"median of {found['turns']} turns of {found['steps']} steps (middle half of them)"
     lines = [
-        f"Steps of models of equal width (128, 4 layers, {BATCH} × {BLOCK} bytes), CPU seconds as a "
-        f"ratio to the standard model's, median of {found['turns']} turns of {found['steps']} steps "
-        "(middle half of the turns)"
+        f"steps of models of equal width (128, 4 layers, {BATCH} × {BLOCK} bytes), 1 thread,",
+        f"CPU seconds as a ratio to the standard model's, {turns}",
     ]
     for name, (low, middle, high) in found["ratios"].items():
-        lines.append(f"  {name:<20} {middle:6.3f}  ({low:.3f} to {high:.3f})")
-    lines.append("Pure wave attention, forward and backward, one sequence, width 128, 4 heads")
-    lines.append(f"  {'positions':<10}{'linear ms':>12}{'quadratic':>12}{'linear MB':>12}{'quadratic':>12}")
+        lines.append(f"  {name:<26}{middle:>10.3f}  ({low:.3f} to {high:.3f})")
+    lines.append("")
+    lines.append("pure wave attention, forward and backward, 1 × positions × 128, 4 heads")
+    heads = ("positions", "linear CPU ms", "quadratic", "linear MB kept", "quadratic")
+    lines.append("  " + "".join(f"{head:>16}" for head in heads))
     for length, row in found["growth"].items():
-        lines.append(
-            f"  {length:<10}{row['linear'][0]:>12.1f}{row['quadratic'][0]:>12.1f}"
-            f"{row['linear'][1]:>12.2f}{row['quadratic'][1]:>12.2f}"
-        )
+        (fast, light), (slow, heavy) = row["linear"], row["quadratic"]
+        lines.append(f"  {length:>16}{fast:>16.1f}{slow:>16.1f}{light:>16.2f}{heavy:>16.2f}")
     return lines
 
 

@@ -6,17 +6,57 @@ from pathlib import Path
 
 import pytest
 
-from cupel.compose import recipe_folders, shipped_recipes
+from cupel.compose import compose, recipe_folders, shipped_recipes
 from cupel.config import load
+from cupel.studies.spec import is_study, plan_study
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
 
-@pytest.mark.parametrize("path", sorted(RECIPES.glob("*.yaml")), ids=lambda p: p.stem)
+EVERY = sorted(RECIPES.glob("*.yaml"))
+STUDIES = {path for path in EVERY if is_study(compose(path))}
+
+
+@pytest.mark.parametrize("path", EVERY, ids=lambda p: p.stem)
 def test_every_recipe_is_valid_and_says_what_it_is_for(path: Path) -> None:
-    recipe = load(path)
+    recipe = plan_study(path, root=Path("runs")) if path in STUDIES else load(path)
     assert recipe.name == path.stem
     assert len(recipe.about) > 20
+
+
+def test_the_wave_ablation_holds_all_but_its_question_equal() -> None:
+    manifest = plan_study(RECIPES / "wave-ablation.yaml", root=Path("runs"))
+    arms = {cell.arm: cell.config for cell in manifest.cells}
+    assert len(arms) == len(manifest.cells) == 8
+    for config in arms.values():
+        assert config["data"] == arms["baseline"]["data"]
+        assert config["model"]["block"] == arms["baseline"]["model"]["block"]
+        optimizer, plain = config["train"]["optimizer"], arms["baseline"]["train"]["optimizer"]
+        assert optimizer["betas"] == plain["betas"]
+        assert optimizer["weight_decay"] == plain["weight_decay"]
+        left = {name: value for name, value in config["train"].items() if name != "optimizer"}
+        assert left == {n: v for n, v in arms["baseline"]["train"].items() if n != "optimizer"}
+    rates = {arm: config["train"]["optimizer"]["lr"] for arm, config in arms.items()}
+    assert rates.pop("adamw-matched") < rates["baseline"]
+    assert set(rates.values()) == {1e-3}
+
+
+def test_the_matched_standard_model_has_as_many_parameters_as_the_wave_model() -> None:
+    import torch
+
+    from cupel import registry
+
+    manifest = plan_study(RECIPES / "wave-ablation.yaml", root=Path("runs"))
+    counts = {}
+    for cell in manifest.cells:
+        values = {**cell.config["model"], "vocabulary": 256}
+        settings = registry.settings_of("model", values["kind"]).model_validate(values)
+        with torch.device("meta"):
+            model = registry.resolve("model", values["kind"])(settings)
+        counts[cell.arm] = sum(p.numel() for p in model.parameters())
+    assert counts["baseline"] == 942_245
+    assert counts["standard-matched"] == pytest.approx(counts["baseline"], rel=0.002)
+    assert counts["standard"] == 867_072
 
 
 def test_the_recipes_of_the_checkout_are_the_shipped_ones() -> None:

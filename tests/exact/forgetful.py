@@ -21,7 +21,8 @@ write_all, load_all = folder.write, Parts.load
 
 def write(path: Path, step: int, states: Mapping[str, Any], **given: Any) -> dict[str, Any]:
     kept = {part: state for part, state in states.items() if part != forgotten or name}
-    assert name or len(kept) == len(states) - 1, f"this run has no part '{forgotten}': {list(states)}"
+    there = f"this run has no part '{forgotten}': {list(states)}"
+    assert name or len(kept) == len(states) - 1, there
     return write_all(path, step, kept, **given)
 
 

@@ -1,4 +1,4 @@
-"""`python redrawn.py KEY PART run …`: cupel, with QFE's projection drawn from KEY, not from the seed.
+"""`python redrawn.py KEY PART run …`: cupel, with QFE's projection drawn from KEY, not the seed.
 
 So a resumed process would have another projection than the one that was killed, unless it comes
 from the checkpoint. PART is left out of every checkpoint, as by forgetful.py; `nothing` is not.

@@ -64,13 +64,9 @@ def test_a_killed_wave_run_is_resumed_with_equal_bits(
 
 
 @pytest.fixture(scope="module")
-def halves(
-    settings: list[str], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Drill, Any, int]:
+def halves(settings: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Drill, Any, int]:
     """A run of everything, undisturbed, and another up to its kill."""
-    drill = Drill(
-        command("nothing", [*settings, SLOWED]), tmp_path_factory.mktemp("halves"), STEPS
-    )
+    drill = Drill(command("nothing", [*settings, SLOWED]), tmp_path_factory.mktemp("halves"), STEPS)
     record = drill.finish("undisturbed", drill.start("undisturbed"))
     return drill, record, kill_after(drill, after=13)
 

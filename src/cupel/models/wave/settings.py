@@ -72,8 +72,8 @@ class WaveModelSettings(Settings):
     )
     ratio: Literal["scheduled", "free", "decay"] = Field(
         "scheduled",
-        description="r, the share of the wave embedding (of the lookup table, for embedding: "
-        "physics): pulled from its start towards 0.9; left to the optimizer; or falling from 1 to 0",
+        description="r, the share of the wave embedding (for embedding: physics, of the lookup "
+        "table): pulled from its start towards 0.9; left to the optimizer; or falling from 1 to 0",
     )
     ratio_steps: int = Field(3000, ge=1, description="for ratio: decay, steps until it is 0")
 
@@ -146,7 +146,7 @@ class QFESettings(Settings):
     weight: float = Field(0.05, ge=0, description="λ; 0 is cross-entropy, bit for bit")
     temperature: float = Field(1.0, gt=0, description="of the softmax inside the coherence")
     threshold: float = Field(
-        0.01, gt=0, description="frequencies count where both amplitudes are above this (τ)"
+        0.01, ge=0, description="frequencies count where both amplitudes are above this (τ)"
     )
     projection: int = Field(
         256, ge=1, description="vocabularies above this are projected to as many dimensions"
