@@ -69,8 +69,11 @@ class Choice(_Mark):
         optimizer: Annotated[Settings, Choice("optimizer")] = Field(AdamWSettings(), description=…)
 
     In YAML it is `{kind: adamw, lr: 1e-3}`; after validation it is the settings object, whose
-    class has `kind: Literal["adamw"] = "adamw"`.
+    class has `kind: Literal["adamw"] = "adamw"`. With a `default`, a mapping without a kind is of
+    that kind.
     """
+
+    default: str | None = None
 
     def validate(self, value: Any) -> Settings:
         """The settings object for `{kind: name, …}`; an object passes as it is."""
@@ -79,6 +82,8 @@ class Choice(_Mark):
         if not isinstance(value, dict):
             name = value if isinstance(value, str) else registry.names(self.component)[0]
             raise _complaint(f"must be a mapping; write {{kind: {name}}}", value)
+        if "kind" not in value and self.default is not None:
+            value = {"kind": self.default, **value}
         if "kind" not in value:
             known = ", ".join(registry.names(self.component))
             raise _complaint(f"no kind is given; there are: {known}", value)

@@ -37,7 +37,7 @@ class GPTSettings(Settings):
     """A GPT on text: the sections `data`, `model`, `objective` and `sample` of its recipes."""
 
     data: GPTDataSettings = Field(GPTDataSettings(), description="corpus, tokens and batches")
-    model: Annotated[Any, Choice("model")] = Field(
+    model: Annotated[Any, Choice("model", default="gpt")] = Field(
         GPTModelSettings(), description="gpt, wave, or your own: its kind and size"
     )
     objective: Annotated[Any, Choice("objective")] = Field(
