@@ -77,13 +77,14 @@ def _cut(planned: Manifest, root: Path) -> Manifest:
 
 
 def _short(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A cell's settings as in the dry run of one recipe, but each figure drawn once, in one format:
-    most of the time goes into them."""
+    """A cell's settings as in the dry run of one recipe, but each figure drawn once, in one format
+    and one theme: most of the time goes into them."""
     from cupel.config import from_config
 
     small = shrunk(from_config(config, where=""))
-    fewer = {"figures.every": None, "figures.formats": small.resolved()["figures"]["formats"][:1]}
-    return small.with_changes(fewer).resolved()
+    drawn = small.resolved()["figures"]
+    fewer = {f"figures.{name}": drawn[name][:1] for name in ("formats", "themes")}
+    return small.with_changes({"figures.every": None, **fewer}).resolved()
 
 
 def _identity(cell: Cell, run: PlannedRun) -> str:
