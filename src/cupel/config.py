@@ -345,7 +345,9 @@ def _names_at(model: type[Settings], path: Sequence[str], values: Any) -> list[s
     one = model.model_fields.get(name)
     for mark in one.metadata if one else ():
         if isinstance(mark, Choice):
-            return _names_at(settings_of(mark.component, inner.get("kind", mark.default)), rest, inner)
+            return _names_at(
+                settings_of(mark.component, inner.get("kind", mark.default)), rest, inner
+            )
         if isinstance(mark, Choices) and rest:
             below = settings_of(mark.component, rest[0])
             return _names_at(below, rest[1:], inner[rest[0]])

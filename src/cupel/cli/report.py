@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cupel.cli.root import Root, runs_root
+
+if TYPE_CHECKING:
+    from cupel.studies.manifest import Manifest
 
 
 def report(
@@ -25,12 +28,18 @@ def report(
     cupel report quickstart
     cupel report quickstart --output paper/
     """
-    from cupel.cli.tables import print_json
-    from cupel.report.build import build_report
     from cupel.studies.manifest import find_study, load_manifest
 
     manifest = load_manifest(find_study(runs_root(root), study))
     folder = manifest.folder / "report" if output is None else output
+    write_report(manifest, folder, json=json)
+
+
+def write_report(manifest: Manifest, folder: Path, *, json: bool = False) -> None:
+    """Write the report into a folder and print where its files are."""
+    from cupel.cli.tables import print_json
+    from cupel.report.build import build_report
+
     files = build_report(manifest, folder)
     if json:
         print_json({"folder": str(folder), "files": [str(path) for path in files]})

@@ -92,7 +92,7 @@ def run(
         ),
     ] = False,
 ) -> None:
-    """Run a study, or go on with it, and compare its arms.
+    """Run a study, or go on with it; then compare its arms and write the report.
 
     The first time its plan is frozen in RUNS/PROJECT/studies/NAME. Ctrl-C once has every run write
     a checkpoint and stops (exit code 75); the same command goes on. Exit code 1 when runs failed.
@@ -264,12 +264,16 @@ def _tell_reasons(reasons: Mapping[str, str]) -> None:
 
 
 def _compare(manifest: Manifest) -> None:
-    """The comparison as far as there are results; without the packages for it, what to install."""
+    """The comparison and the report, as far as there are results; without the packages for them,
+    what to install."""
     from cupel.cli.compare import print_comparison
+    from cupel.cli.report import write_report
     from cupel.errors import MissingDependency
 
     try:
         print_comparison(manifest)
+        print()
+        write_report(manifest, manifest.folder / "report")
     except MissingDependency as missing:
         tell(f"the runs are accepted; {missing}")
 
