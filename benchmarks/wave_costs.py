@@ -51,6 +51,10 @@ def table(found: dict[str, Any]) -> list[str]:
     ]
     for name, (low, middle, high) in found["ratios"].items():
         lines.append(f"  {name:<26}{middle:>10.3f}  ({low:.3f} to {high:.3f})")
+    wave = found["ratios"]["wave"][1]
+    for name in ("RGD", "QFE"):
+        share = 1 - wave / found["ratios"][f"wave + {name}"][1]
+        lines.append(f"  {f'share of {name}':<26}{100 * share:>9.1f} %  of a step with it")
     lines.append("")
     lines.append("pure wave attention, forward and backward, 1 × positions × 128, 4 heads")
     heads = ("positions", "linear CPU ms", "quadratic", "linear MB kept", "quadratic")
