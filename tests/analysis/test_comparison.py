@@ -169,3 +169,17 @@ def test_swapping_arm_and_baseline_swaps_the_verdict(base: dict[int, float], shi
     back = card(base, wave, seeds=tuple(range(1, 7)))
     mirrored = {"better": "worse", "worse": "better"}
     assert back.verdict == mirrored.get(str(there.verdict), there.verdict)
+
+
+@pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+def test_equivalence_is_corrected_like_the_tests_beside_it(correction: str) -> None:
+    values = {"base": BASE, "wave": shifted(0.0, 0.02), "other": shifted(0.3, 0.05)}
+    how = {"arms": ("base", "wave", "other"), "kind": "tests"}
+    alone = compare(values, plan(**how))[0]
+    assert alone.narrow is not None
+    margin = 1.01 * max(map(abs, alone.narrow))  # just wide enough for the interval at 1 − 2α
+    assert compare(values, plan(**how, margin=margin))[0].verdict == "equivalent"
+    made = compare(values, plan(**how, margin=margin, correction=correction))[0]
+    assert made.narrow is not None
+    assert made.narrow[1] - made.narrow[0] > alone.narrow[1] - alone.narrow[0]
+    assert made.verdict != "equivalent"

@@ -178,7 +178,7 @@ def test_contributions_are_ranked_among_arms_with_a_verdict_only(tmp_path: Path)
 def test_corrected_tests_are_said_to_decide_beside_unadjusted_intervals(tmp_path: Path) -> None:
     tests = {"kind": "tests", "correction": "holm"}
     _, said = report(tmp_path, Arm(around(1.8)), compare=tests)
-    assert "Verdicts go by p values corrected" in said
+    assert "go by p values corrected" in said
     assert "better: p after Holm's correction is below 0.05" in said
 
 

@@ -124,6 +124,15 @@ def test_a_damaged_manifest_is_named(plan: Planner, changes: dict[str, Any]) -> 
         load_manifest(folder)
 
 
+@pytest.mark.parametrize("wrong", [{"cell": 9}, {"cell": -1}, {"arm": "nope"}, {"seed": "1"}])
+def test_a_run_that_belongs_to_no_cell_is_damage(plan: Planner, wrong: dict[str, Any]) -> None:
+    folder = freeze(plan()).folder
+    runs = json.loads((folder / "manifest.json").read_text())["runs"]
+    rewritten(folder, runs=[{**runs[0], **wrong}, *runs[1:]])
+    with pytest.raises(RecordError, match=r"manifest.json is damaged"):
+        load_manifest(folder)
+
+
 def test_an_unknown_run_is_refused_with_the_nearest(plan: Planner) -> None:
     manifest = plan()
     run = manifest.runs[0]

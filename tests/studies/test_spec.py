@@ -298,3 +298,8 @@ def test_arms_with_equal_settings_are_refused_by_name(plan: Planner, overrides: 
 def test_an_unknown_recipe_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnknownName):
         plan_study("nosuch", root=tmp_path)
+
+
+@pytest.mark.parametrize("override", ["study.arms.odd={train: 3}", "study.grid={train: [1]}"])
+def test_a_section_that_is_no_section_is_refused(plan: Planner, override: str) -> None:
+    assert any("train" in line for line in refused(plan, override))

@@ -61,8 +61,8 @@ class Card:
 
     `interval` is the t interval at `confidence`, None below two pairs. `simultaneous` says that
     `confidence` was raised (1 − α/m) so that all m intervals hold together. `narrow` is the
-    interval at 1 − 2α that is held against the margin. `detectable` is the true difference that
-    n such pairs would show with probability 0.8.
+    interval at 1 − 2α (α/m when tests are corrected) that is held against the margin.
+    `detectable` is the true difference that n such pairs would show with probability 0.8.
     """
 
     arm: str
@@ -159,7 +159,7 @@ def _measured(
         card,
         mean=pairs.mean,
         interval=t_interval(pairs, confidence=confidence),
-        narrow=equivalence_interval(pairs, confidence=plan.confidence),
+        narrow=equivalence_interval(pairs, confidence=1 - _equivalence_alpha(plan, family)),
         sd=pairs.sd,
         correlation=pairs.correlation,
         p=t_test(pairs),
@@ -169,12 +169,17 @@ def _measured(
     )
 
 
+def _equivalence_alpha(plan: Plan, family: int) -> float:
+    """α of the two one-sided tests: shared out among all comparisons when tests are corrected."""
+    return plan.alpha if plan.correction == "none" else plan.alpha / family
+
+
 def _judged(card: Card, plan: Plan) -> Card:
     """The card with its verdict, by the rules at the top of this file."""
     if card.interval is None or card.narrow is None or card.mean is None:
         return replace(card, reason=_why_none(card, plan))
     if plan.margin is not None and -plan.margin < card.narrow[0] <= card.narrow[1] < plan.margin:
-        level = 100 * (1 - 2 * plan.alpha)
+        level = round(100 * (1 - 2 * _equivalence_alpha(plan, card.comparisons)), 4)
         reason = f"the {level:g} % interval lies inside the declared margin"
         return replace(card, verdict="equivalent", reason=reason)
     if card.sd == 0:

@@ -45,6 +45,7 @@ def dry_study(planned: Manifest) -> None:
         for run in manifest.runs:
             tell(f"dry run: {run.run_id}")
             train_run(manifest, run)
+        _require_values(manifest)
         print_comparison(manifest)
         written = build_report(manifest, Path(folder) / "report")
         finished = counts(study_state(manifest)).get("finished", 0)
@@ -52,6 +53,18 @@ def dry_study(planned: Manifest) -> None:
         f"\ndry run passed: {finished} runs, {len(written)} files of the report; "
         "four steps say nothing about the arms"
     )
+
+
+def _require_values(manifest: Manifest) -> None:
+    """Raises UsageError when runs finish without the study's primary metric."""
+    from cupel.errors import UnknownName
+    from cupel.record.reader import RunRecord
+
+    metric = manifest.study.primary.metric
+    for run in manifest.runs:
+        results = RunRecord(manifest.run_dir(run)).results
+        if results is not None and metric not in results["final"]:
+            raise UnknownName("study.primary.metric", metric, results["final"])
 
 
 def _cut(planned: Manifest, root: Path) -> Manifest:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(
-    recipe: Annotated[str, typer.Argument(help="A recipe's name (quickstart) or file.")],
+    recipe: Annotated[str, typer.Argument(help="A recipe's name (gpt-tiny) or file.")],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(metavar="[A.B=VALUE]...", help="Settings to change: train.steps=500"),
@@ -57,7 +57,7 @@ def run(
     with the same losses as if it had never stopped. Ctrl-C twice aborts.
 
     \b
-    cupel run quickstart
+    cupel run gpt-tiny
     cupel run recipes/gpt-tiny.yaml data.path=my.txt train.steps=3000
     cupel run gpt-tiny --resume auto
     torchrun --nproc-per-node 2 -m cupel run gpt-tiny

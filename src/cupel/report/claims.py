@@ -147,13 +147,14 @@ def discussion(found: Outcome, ledger: Ledger) -> Iterator[Claim]:
     )
     tests = study.compare.kind == "tests" and bool(decided)
     yield Claim(
-        "Verdicts go by p values corrected for the family of comparisons; the intervals that are "
-        "printed are not adjusted, each holds on its own.",
+        "*Better* and *worse* go by p values corrected for the family of comparisons, "
+        "*equivalent* by intervals at 1 − 2α/m for m comparisons; the intervals that are printed "
+        "are not adjusted, each holds on its own.",
         tests and study.compare.correction == "holm",
     )
     yield Claim(
-        "The intervals are widened so that all of them hold together, as the corrected p values "
-        "do by which verdicts go.",
+        "The intervals are widened so that all of them hold together, as do the corrected p "
+        "values by which *better* and *worse* go.",
         tests and any(card.simultaneous for card in decided),
     )
     yield Claim(
@@ -172,7 +173,9 @@ def discussion(found: Outcome, ledger: Ledger) -> Iterator[Claim]:
         "skewed ones less often than it says.",
         bool(few),
     )
+    cells = found.manifest.cells
     rates = any(path.endswith(".lr") for path in study.grid)
+    rates |= len({dotted(cell.config, "train.optimizer.lr") for cell in cells}) > 1
     yield Claim(
         "No learning rate was searched for in this study; a verdict holds for the rates that were "
         "set, and another rate may change it.",
@@ -185,7 +188,7 @@ def discussion(found: Outcome, ledger: Ledger) -> Iterator[Claim]:
     data = {run.data for run in found.runs if run.data}
     yield Claim(
         "All runs saw one corpus, at one length of training: nothing is said about others.",
-        len(data) == 1,
+        len(data) == 1 and len({run.steps for run in found.runs if run.finished}) == 1,
     )
 
 

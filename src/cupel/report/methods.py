@@ -50,7 +50,8 @@ def decided(found: Outcome) -> list[Block]:
     ]
     rules = (
         "Verdicts, in this order: with fewer than two pairs there is none; *equivalent* when the "
-        "interval at 1 − 2α lies inside the margin (two one-sided tests); *better* or *worse* when "
+        "interval at 1 − 2α lies inside the margin (two one-sided tests; α/m for m comparisons "
+        "when tests are corrected); *better* or *worse* when "
         f"{'the corrected p is below α' if plan.kind == 'tests' else 'the interval excludes 0'}; "
         "else *undecided*: the data leave it open. Runs that diverge are counted and named, not "
         "paired."

@@ -48,7 +48,12 @@ _RATIO: dict[str, tuple[Block, ...]] = {
         ),
         Paragraph("with $u$ the number of the update; the optimizer's own change comes before it."),
     ),
-    "decay": (Paragraph("The wave ratio falls in a line from 1 to 0 over the first updates."),),
+    "decay": (
+        Paragraph(
+            "The wave ratio $r$ is no parameter here: it falls in a line from 1 to 0 over the "
+            "first updates."
+        ),
+    ),
     "free": (Paragraph("The wave ratio is left to the optimizer."),),
 }
 
@@ -62,8 +67,9 @@ _PHYSICS_EMBEDDING: tuple[Block, ...] = (
     Maths(
         r"s_i(t) = \left[ \tfrac{1}{n}\sin(n\omega_0 t + \varphi_n),\; "
         r"\tfrac{1}{n}\cos(n\omega_0 t + \varphi_n) \right]_{n \le d/2}, "
-        r"\qquad x_i(t) = r\,s_i(t) + (1 - r)\,E_i ."
+        r"\qquad x_i(t) = (1 - r)\,s_i(t) + r\,E_i ,"
     ),
+    Paragraph("with $E_i$ a row of an ordinary table, of which $r$ is the share."),
 )
 
 _INTERFERENCE: tuple[Block, ...] = (

@@ -119,7 +119,7 @@ def load_manifest(folder: Path) -> Manifest:
     if isinstance(found.get("schema"), int) and found["schema"] > SCHEMA:
         raise RecordError(f"{path} was written by a newer cupel; update cupel to read it")
     try:
-        return Manifest(
+        manifest = Manifest(
             folder=folder,
             name=found["name"],
             project=found["project"],
@@ -129,12 +129,23 @@ def load_manifest(folder: Path) -> Manifest:
             runs=tuple(PlannedRun(**_known(PlannedRun, run)) for run in found["runs"]),
             created=found["created"],
         )
+        for run in manifest.runs:
+            _check(manifest, run)
+        return manifest
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         told = " ".join(str(error).split())
         raise RecordError(
             f"{path} is damaged ({type(error).__name__}: {told}); restore it from a copy, or "
             "delete it and plan the study again"
         ) from error
+
+
+def _check(manifest: Manifest, run: PlannedRun) -> None:
+    """Raises ValueError for a run that belongs to no cell."""
+    if not (isinstance(run.cell, int) and 0 <= run.cell < len(manifest.cells)):
+        raise ValueError(f"run {run.run_id} has cell {run.cell} of {len(manifest.cells)}")
+    if run.arm not in manifest.study.arms or not isinstance(run.seed, int):
+        raise ValueError(f"run {run.run_id} has arm {run.arm!r} and seed {run.seed!r}")
 
 
 def find_study(root: Path, text: str) -> Path:

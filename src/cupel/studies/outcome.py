@@ -171,8 +171,11 @@ def _read(manifest: Manifest, run: PlannedRun) -> RunOutcome:
     value = {"last": last, "best": best}[primary.statistic]
     if status == "finished" and value is None:
         reason = f"its results hold no '{primary.metric}'"
-    if status != "finished":
-        value = math.nan if diverged else None
+    # Of a run that went on past a loss that was not finite, the best value is none of its end.
+    if diverged or (last is not None and not math.isfinite(last)):
+        value = math.nan
+    elif status != "finished":
+        value = None
     return RunOutcome(
         run,
         folder,
@@ -184,7 +187,7 @@ def _read(manifest: Manifest, run: PlannedRun) -> RunOutcome:
         best_step=step,
         ema=_number(_mapping(results.get("final")).get(f"{primary.metric}_ema")),
         diverged=diverged or (value is not None and not math.isfinite(value)),
-        steps=results.get("step") or (evaluations[-1][0] if evaluations else None),
+        steps=_whole(results.get("step")) or (evaluations[-1][0] if evaluations else None),
         sessions=len(record.sessions),
         evaluations=evaluations,
         **_costs(results),
@@ -257,6 +260,10 @@ def _model(run_dir: Path) -> Mapping[str, Any]:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
+
+
+def _whole(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def _number(value: Any) -> float | None:
@@ -376,7 +383,7 @@ def _same(name: str, one: Any, two: Any) -> bool:
     if name == _CPU:
         if one is None or two is None:
             return True  # nothing recorded on a side is no inequality, and the table says so
-        return math.isclose(one, two, rel_tol=_CLOCK_TOLERANCE)
+        return math.isclose(one, two, rel_tol=_CLOCK_TOLERANCE, abs_tol=0.1)
     # A run that has not started has no data yet: unknown is not unequal.
     if name not in _CONTROLLED and None in (one, two):
         return True

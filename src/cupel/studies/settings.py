@@ -45,7 +45,8 @@ class CompareSettings(Settings):
         "no verdict 'equivalent'",
     )
     correction: Literal["none", "holm", "bonferroni"] = Field(
-        "none", description="for kind: tests, what keeps the whole family's error at 1 − confidence"
+        "none",
+        description="for kind: tests, what keeps the whole family's error at α = 1 − confidence",
     )
 
     @model_validator(mode="after")

@@ -114,7 +114,9 @@ def _laid(
     assert isinstance(own, Branch), (arm, own)  # StudySettings took it for a mapping
     whole = overlay(overlay(overlay(base, own), point[1]), typed)
     whole = overlay(whole, placed(["seed"], Leaf(study.seeds[0], _origin(composed, "seeds"))))
-    if whole.nearest(THREADS)[0] < len(THREADS):
+    section = whole.children.get(THREADS[0])
+    # Something else in the section's place stays there, to be refused.
+    if not isinstance(section, Leaf) and whole.nearest(THREADS)[0] < len(THREADS):
         whole = overlay(whole, placed(THREADS, Leaf(study.threads, _origin(composed, "threads"))))
     return _Draft(arm, point[0], overlay(own, point[1]), whole)
 
