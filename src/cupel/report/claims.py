@@ -39,6 +39,7 @@ def answers(found: Outcome, ledger: Ledger, card: Card) -> Iterator[Claim]:
     evidence = tuple(f"{name}.{part}" for part in ("mean", "low", "high", "n"))
     interval = f"the mean difference is {_measured(ledger, card, name)}{_size(found, ledger, card)}"
     verdict = card.verdict
+    level = "1 − 2α" if found.manifest.study.compare.correction == "none" else "1 − 2α/m"
     for word in ("better", "worse"):
         yield Claim(
             f"{arm} is {word} than {base} on {metric}{at}: {interval}.", verdict == word, evidence
@@ -46,7 +47,7 @@ def answers(found: Outcome, ledger: Ledger, card: Card) -> Iterator[Claim]:
     yield Claim(
         f"{arm} and {base} are equivalent on {metric}{at} within the margin of "
         f"±{ledger['margin']} that was declared beforehand: {interval}, and the interval at "
-        f"1 − 2α, [{ledger[f'{name}.narrow.low']}, {ledger[f'{name}.narrow.high']}], lies inside "
+        f"{level}, [{ledger[f'{name}.narrow.low']}, {ledger[f'{name}.narrow.high']}], lies inside "
         "the margin.",
         verdict == "equivalent",
         (*evidence, "margin", f"{name}.narrow.low", f"{name}.narrow.high"),

@@ -110,7 +110,7 @@ def _enter_card(found: Outcome, ledger: Ledger, card: Card) -> None:
         end = None if card.interval is None else card.interval[at]
         ledger.enter(f"{name}.{side}", end, "+.4f", source=f"{what}, {level} t interval")
         end = None if card.narrow is None else card.narrow[at]
-        ledger.enter(f"{name}.narrow.{side}", end, "+.4f", source=f"{what}, 1 − 2α t interval")
+        ledger.enter(f"{name}.narrow.{side}", end, "+.4f", source=f"{what}, margin's t interval")
     ledger.enter(f"{name}.sd", card.sd, ".4f", source=f"{what}, standard deviation of pairs")
     ledger.enter(f"{name}.correlation", card.correlation, ".2f", source="Pearson's, of the pairs")
     ledger.enter(f"{name}.p", card.p, ".2g", source=f"{what}, paired t test, two-sided")
