@@ -45,6 +45,7 @@ def write_text(
     without a checkpoint, TrainingFailed when the model gives no probabilities.
     """
     from cupel.data.tokenizer import Tokenizer
+    from cupel.models.language import LanguageModel
 
     record = RunRecord(run_dir)
     recipe = from_config(record.config, where=str(run_dir / "config.json"))
@@ -54,7 +55,7 @@ def write_text(
     chosen = _changed(settings.sample, changes)
     tokenizer = Tokenizer.from_state(read_json(run_dir / TOKENIZER))
     chosen_model = sized(settings.model, tokenizer.vocabulary)
-    model = registry.resolve("model", chosen_model.kind)(chosen_model)
+    model: LanguageModel = registry.resolve("model", chosen_model.kind)(chosen_model)
     rule = recipe.section("checkpoint", CheckpointSettings).best
     loaded, state = _model_state(run_dir, step, rule, warn)
     model.load_state_dict(state)
