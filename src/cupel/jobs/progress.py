@@ -6,15 +6,11 @@ than that is not found; whoever needs all of it reads the history (`cupel.record
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cupel.record.codec import decode_line
-from cupel.record.reader import RunRecord
-
-_TAIL_BYTES = 64 * 1024
+from cupel.record.reader import RunRecord, SessionInfo, newest_lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +26,7 @@ class Progress:
 def progress(run_dir: Path) -> Progress:
     """How far a run has come. A session that has logged nothing yet counts from its start."""
     for session in reversed(RunRecord(run_dir).sessions):
-        last = _last_values(session.dir)
+        last = _last_values(session)
         if last or session.start_step is not None:
             start = session.start_step or 0
             return Progress(
@@ -42,30 +38,12 @@ def progress(run_dir: Path) -> Progress:
     return Progress()
 
 
-def _last_values(session: Path) -> dict[str, Any]:
-    """The last value of each name that matters; damaged lines are passed over."""
+def _last_values(session: SessionInfo) -> dict[str, Any]:
+    """The last value of each name that matters."""
     wanted = {"_step", "_t", "loss", "val_loss"}
     found: dict[str, Any] = {}
-    for line in _last_lines(session):
-        try:
-            fields = decode_line(line)
-        except ValueError:
-            continue
+    for fields in newest_lines(session):
         found = {name: fields[name] for name in wanted & fields.keys()} | found
         if len(found) == len(wanted):
             break
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
-
-
-def _last_lines(session: Path) -> list[bytes]:
-    """Whole lines from the end of the newest metrics file, the last first."""
-    try:
-        newest = max(session.glob("metrics.r0.*.jsonl"))
-        with newest.open("rb") as file:
-            begin = max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES)
-            file.seek(begin)
-            lines = file.read().split(b"\n")
-    except (OSError, ValueError):  # none yet, or deleted just now
-        return []
-    whole = lines[1 if begin else 0 : -1]  # the first may be cut, what follows the last newline is
-    return whole[::-1]

@@ -7,14 +7,12 @@ key and rule. Takes some seconds, most of them for figures.
 
 from __future__ import annotations
 
-import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from cupel.errors import RecordError
+from cupel.record.codec import encode_document
 from cupel.report import drawn, methods, results
 from cupel.report.blocks import Block, Bullets, Figure, Heading, Paragraph, plain
 from cupel.report.claims import discussion
@@ -53,7 +51,7 @@ def _built(found: Outcome, folder: Path) -> list[Path]:
     files = {
         "report.md": as_markdown(document),
         "report.html": as_page(document, title=title, folder=folder),
-        "numbers.json": _json(ledger),
+        "numbers.json": encode_document(ledger.as_json()).decode(),
     }
     for name, text in files.items():
         _write_whole(folder / name, text)
@@ -108,19 +106,6 @@ def _about(manifest: Manifest) -> str:
         f"Study `{manifest.name}` of project `{manifest.project}`.{about} Every number stands in "
         "`numbers.json` with the file that it comes from."
     )
-
-
-def _json(ledger: Ledger) -> str:
-    return json.dumps(_encodable(ledger.as_json()), indent=1, ensure_ascii=False) + "\n"
-
-
-def _encodable(value: Any) -> Any:
-    """JSON has no infinities: as strings, as in the record."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
-    if isinstance(value, dict):
-        return {key: _encodable(one) for key, one in value.items()}
-    return [_encodable(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def _write_whole(path: Path, text: str) -> None:

@@ -111,13 +111,14 @@ def copy_spectra(found: Outcome, folder: Path) -> list[Figure]:
         run = next((run for run in found.of(arm) if run.finished), None)
         newest = _newest(run.run_dir / FIGURES) if run else {}
         for stem, (step, light) in newest.items():
-            dark = light.with_name(light.name.replace(".light.", ".dark."))
-            if run is None or not dark.exists():
+            if run is None:
                 continue
+            dark = light.with_name(light.name.replace(".light.", ".dark."))
             name = f"{arm}-{stem}"
             (folder / FIGURES).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(light, folder / FIGURES / f"{name}.light.svg")
-            shutil.copyfile(dark, folder / FIGURES / f"{name}.dark.svg")
+            # A run that drew one theme is shown in that one on both pages.
+            shutil.copyfile(dark if dark.exists() else light, folder / FIGURES / f"{name}.dark.svg")
             told = f"{plain(arm)}, seed {run.run.seed}, step {step:,}"
             what = stem.replace("-", ": ", 1)
             caption = f"{what.capitalize()} of {told}, as the run drew them."

@@ -18,6 +18,7 @@ from typing import Any
 
 from cupel.analysis.comparison import Card, Plan, compare_points
 from cupel.errors import RecordError
+from cupel.jobs.supervisor import failure_of
 from cupel.record.files import read_json
 from cupel.record.reader import RunRecord
 from cupel.studies.manifest import Manifest, PlannedRun
@@ -204,11 +205,8 @@ def _state(record: RunRecord) -> tuple[str, Mapping[str, Any], str | None]:
         return "damaged", {}, str(damage)
     if status == "finished":
         return status, results, None
-    sessions = record.sessions
-    error = sessions[-1].fields.get("error") if sessions else None
-    told = str(error).strip().splitlines()[-1] if error else None
     otherwise = {"crashed": "it was killed or its machine stopped", "running": "it is training"}
-    return status, {}, record.problem or told or otherwise.get(status)
+    return status, {}, record.problem or failure_of(record.run_dir) or otherwise.get(status)
 
 
 def _best(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor, autograd
 
-from cupel.record.reader import RunRecord, SessionInfo
+from cupel.record.reader import RunRecord, SessionInfo, newest_lines
 from cupel.train.protocols import Workload
 
 
@@ -73,16 +73,15 @@ def totals(record: RunRecord, workload: Workload, *, step: int, cpu_s: float) ->
         "updates": step,
         workload.unit: step * workload.units_per_step,
         "flops": None if flops is None else flops * step,
-        "wall_s": sum(_seconds(record, session) for session in sessions),
+        "wall_s": sum(_seconds(session) for session in sessions),
         "cpu_s": cpu_s if len(sessions) == 1 else None,
         "sessions": len(sessions),
     }
 
 
-def _seconds(record: RunRecord, session: SessionInfo) -> float:
+def _seconds(session: SessionInfo) -> float:
     """From a session's start to its last line of metrics."""
-    last = record.last_line(session)
-    started, ended = session.started, (last or {}).get("_t")
+    started, ended = session.started, next(newest_lines(session), {}).get("_t")
     if started is None or not isinstance(ended, int | float):
         return 0.0
     return max(0.0, ended - started)
