@@ -6,6 +6,7 @@ itself exits with 1 when a rank leaves with 75, so a scheduler that wants to kno
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -136,6 +137,17 @@ def ranks(torchrun: subprocess.Popen[bytes]) -> list[psutil.Process]:
     return [found[rank] for rank in sorted(found)]
 
 
+def wait_for_the_end_of(processes: list[psutil.Process]) -> None:
+    """A killed process lives until the kernel has taken its memory down, and is nobody's child now.
+
+    Whoever adopts it may never reap it, so a zombie counts as ended.
+    """
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+
+
 def test_stopped_and_killed_runs_go_on_with_equal_bits(settings: list[str], tmp_path: Path) -> None:
     """Rank 1 alone is asked to stop; later all is killed; later torchrun is asked to stop."""
     noisy, root = [*settings, *NOISY], tmp_path / "disturbed"
@@ -151,9 +163,11 @@ def test_stopped_and_killed_runs_go_on_with_equal_bits(settings: list[str], tmp_
     assert run.sessions[0].fields["error"] == "asked to stop by a signal to another rank"
 
     torchrun = start_and_wait_within(9, root, noisy)
-    for process in (*ranks(torchrun), psutil.Process(torchrun.pid)):
+    killed = ranks(torchrun)
+    for process in (*killed, psutil.Process(torchrun.pid)):
         process.kill()
     assert torchrun.wait() == -signal.SIGKILL
+    wait_for_the_end_of(killed)
     (root / "gate").unlink()
     assert (run.status, run.checkpoints()[-1]) == ("crashed", 6)
 
