@@ -30,8 +30,9 @@ PLAIN = ["objective={kind: cross_entropy}", "train.optimizer={kind: adamw}", "tr
 # The strength grows for longer than the run lasts, so that every update has another one.
 FULL = ["objective.projection=16", "train.optimizer.warmup=100", "train.ema=0.9"]
 PHYSICS = [
-    *("model.embedding=physics", "model.attention=physics", "model.mlp=sine"),
-    *("model.ratio=decay", "model.ratio_steps=20", "objective={kind: coherence}"),
+    *("model.embedding=physics", "model.harmonics=4", "model.attention=physics"),
+    *("model.mlp=sine", "model.ratio=decay", "model.ratio_steps=20"),
+    "objective={kind: coherence}",
     *("train.optimizer={kind: wave_native, lr: 1e-2, every: 7}", "train.ema=null"),
 ]
 VARIANTS = {

@@ -96,7 +96,7 @@ class TestSpectralOfAWaveGPT(MonitorContract):
 
 class TestSpectralOfAPhysicsWaveGPT(TestSpectralOfAWaveGPT):
     def model(self) -> Any:
-        return WaveRegression(embedding="physics", attention="physics")
+        return WaveRegression(embedding="physics", attention="physics", harmonics=4)
 
 
 def spectral(*tokens: int) -> Spectral:
@@ -328,7 +328,7 @@ def test_a_wave_gpt_of_either_embedding_tells_all_that_it_has() -> None:
     shared = {"frequency_quantiles", "phase_histogram", "harmonic_amplitude", "harmonic_quantiles"}
     shared |= {"wave_ratio", "tokens", "packets", "interference"}
     assert measured(WaveRegression()).keys() == shared | {"temperature"}
-    physics = measured(WaveRegression(embedding="physics", attention="physics"))
+    physics = measured(WaveRegression(embedding="physics", attention="physics", harmonics=4))
     assert physics.keys() == shared
     assert physics["harmonic_amplitude"] == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     assert physics["packets"].shape == (2, 4)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import torch
 
@@ -116,6 +117,53 @@ def test_a_sample_is_the_same_for_the_same_weights_and_leaves_them_training(text
     assert workload.samples() == workload.samples()
     assert workload.model.training
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_physics_model_is_made_with_ranks_by_count_in_the_training_text(text: Path) -> None:
+    workload = build(text, kind="wave", embedding="physics")
+    counts_V = np.bincount(workload.tokens.train, minlength=256)
+    ranks_V = workload.model.embedding.ranks.numpy()
+    # Ids of one count, as those that never occur, keep their own order.
+    expected = sorted(range(256), key=lambda token: (-counts_V[token], token))
+    assert np.argsort(ranks_V).tolist() == expected
+    assert counts_V[ranks_V == 0] == counts_V.max()
+
+
+def test_ids_beyond_the_data_are_the_rarest(text: Path) -> None:
+    model = build(text, kind="wave", embedding="physics", vocabulary=300).model
+    assert model.embedding.ranks[256:].tolist() == list(range(256, 300))
+
+
+OWN_MODEL = """
+from typing import ClassVar, Literal
+from cupel.models.gpt.model import GPT
+from cupel.models.gpt.settings import GPTModelSettings
+
+class Asking(GPT):
+    class Settings(GPTModelSettings):
+        kind: Literal["own_models:Asking"] = "own_models:Asking"
+        needs_ranks: ClassVar[bool] = True
+
+    def __init__(self, settings, *, ranks_V):
+        super().__init__(settings)
+        self.register_buffer("ranks", ranks_V)
+
+class Silent(GPT):
+    class Settings(GPTModelSettings):
+        kind: Literal["own_models:Silent"] = "own_models:Silent"
+        embedding: Literal["physics"] = "physics"
+"""
+
+
+def test_any_model_whose_settings_ask_for_ranks_is_made_with_them_and_no_other(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_models.py").write_text(OWN_MODEL)
+    monkeypatch.syspath_prepend(tmp_path)
+    asked = build(text, kind="own_models:Asking").model
+    physics = build(text, kind="wave", embedding="physics").model
+    assert torch.equal(asked.ranks, physics.embedding.ranks)
+    assert not list(build(text, kind="own_models:Silent").model.buffers())
 
 
 # ---- from the run folder alone -----------------------------------------------------------------

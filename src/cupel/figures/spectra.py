@@ -88,29 +88,30 @@ def draw_spectra(
 
     JSON first, as `cupel.figures.files` says. Raises MissingDependency and OSError.
     """
-    kinds: list[tuple[str, Callable[[SpectraData], Panels], Callable[..., Figure]]] = [
-        ("spectra", drawn_spectra, spectra),
-        ("spectra-evolution", drawn_evolution, evolution),
-    ]
-    files: list[Path] = []
-    for kind, panels, figure in kinds:
-        if not panels(data):
-            continue
-        files += draw_files(
+
+    def draw(kind: str, panels: Panels, figure: Callable[..., Figure]) -> list[Path]:
+        if not panels:
+            return []
+        content = {
+            "schema": SCHEMA,
+            "figure": kind,
+            "name": data.name,
+            "step": step,
+            "measured_at": data.measured_at,
+            "panels": panels,
+        }
+        return draw_files(
             f"{kind}_step-{step:09d}",
             folder,
-            content=lambda kind=kind, panels=panels: {  # type: ignore[misc]
-                "schema": SCHEMA,
-                "figure": kind,
-                "name": data.name,
-                "step": step,
-                "measured_at": data.measured_at,
-                "panels": panels(data),
-            },
-            figure=lambda theme, figure=figure: figure(data, theme=theme),  # type: ignore[misc]
+            content=lambda: content,
+            figure=lambda theme: figure(data, theme=theme),
             settings=settings,
         )
-    return files
+
+    return [
+        *draw("spectra", drawn_spectra(data), spectra),
+        *draw("spectra-evolution", drawn_evolution(data), evolution),
+    ]
 
 
 def drawn_spectra(data: SpectraData) -> Panels:
@@ -285,9 +286,10 @@ def evolution(data: SpectraData, *, theme: ThemeName) -> Figure:
 
 def _sheet(data: SpectraData, height: float) -> Figure:
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(INCHES[0], 0.8 + height), layout="constrained")
-    figure.get_layout_engine().set(h_pad=0.08, w_pad=0.08, hspace=0.02, wspace=0.02)  # type: ignore[union-attr,call-arg]
+    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.02, wspace=0.02)
+    figure = Figure(figsize=(INCHES[0], 0.8 + height), layout=layout)
     title = f"{data.name}, step {data.measured_at:,}"
     size = min(15.0, 15.0 * 55 / len(title))  # a long name is set smaller, not cut
     figure.suptitle(title, x=0.015, ha="left", fontsize=size, weight="bold", parse_math=False)

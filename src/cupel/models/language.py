@@ -1,7 +1,10 @@
 """What sampling and the GPT workload ask of a language model, standard or wave.
 
 A model of your own that is named in a recipe as `model.kind: package.module:Object` gives it, too;
-`Object(settings)` makes one, with every weight drawn from torch's global generator.
+`Object(settings)` makes one, with every weight drawn from torch's global generator. Where its
+settings have a true `needs_ranks`, one that is to be trained is made with `ranks_V=…` besides: each
+id's rank by its count in the training text, 0 for the commonest, (V,) of int64. Ranks belong into a
+buffer, since a model that only samples is made without them and loads its state.
 """
 
 from __future__ import annotations

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Self
 
 from cupel import registry
-from cupel.config import Settings
 from cupel.errors import UsageError
 from cupel.randomness import Streams
 from cupel.workloads.settings import GPTSettings, SampleSettings
@@ -63,7 +62,7 @@ class GPTWorkload:
         tokens = load_tokens(settings.data)
         torch.default_generator.manual_seed(Streams(seed).key("init"))
         chosen = sized(settings.model, tokens.vocabulary)
-        model = registry.resolve("model", chosen.kind)(chosen, **_about(chosen, tokens))
+        model = registry.resolve("model", chosen.kind)(chosen, **_beside(chosen, tokens))
         batches = Batches(tokens, block=settings.model.block, batch=settings.data.batch, seed=seed)
         return cls(settings, model=model, tokens=tokens, batches=batches, seed=seed)
 
@@ -152,14 +151,14 @@ def continue_text(
     )
 
 
-def _about(chosen: Settings, tokens: TokenSet) -> dict[str, Any]:
-    """What a model wants to know of the data besides its settings: ranks, by which tokens weigh."""
-    if getattr(chosen, "embedding", None) != "physics":
+def _beside(chosen: Any, tokens: TokenSet) -> dict[str, Any]:
+    """What a model is made with beside its settings, where they ask: its tokens' ranks."""
+    if not getattr(chosen, "needs_ranks", False):
         return {}
     import numpy as np
     import torch
 
-    counts_V = np.bincount(tokens.train, minlength=chosen.vocabulary)  # type: ignore[attr-defined]
+    counts_V = np.bincount(tokens.train, minlength=chosen.vocabulary)
     order_V = np.argsort(-counts_V, kind="stable")
     ranks_V = torch.empty(len(order_V), dtype=torch.int64)
     ranks_V[torch.from_numpy(order_V)] = torch.arange(len(order_V))

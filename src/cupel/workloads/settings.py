@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, ClassVar
 
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from cupel.config import Choice, Settings
 from cupel.data.settings import TextDataSettings
@@ -45,6 +45,14 @@ class GPTSettings(Settings):
         description="what is minimised; evaluations are cross-entropy always",
     )
     sample: SampleSettings = Field(SampleSettings(), description="text written by the model")
+
+    @field_validator("objective")
+    @classmethod
+    def _fits_the_model(cls, objective: Any, info: ValidationInfo) -> Any:
+        """An objective's settings may refuse a model's: `check_model(model)` raises ValueError."""
+        if hasattr(objective, "check_model") and "model" in info.data:
+            objective.check_model(info.data["model"])
+        return objective
 
     # What a dry run shrinks besides the loop's own intervals.
     dry_run: ClassVar[dict[str, Any]] = {

@@ -25,7 +25,7 @@ def packet(**more) -> WavePacketEmbedding:
 
 def physics(ranks_V: torch.Tensor | None = None, **more) -> PhysicsEmbedding:
     torch.manual_seed(0)
-    chosen = WaveModelSettings(**(SMALL | {"embedding": "physics"} | more))
+    chosen = WaveModelSettings(**(SMALL | {"embedding": "physics", "harmonics": 4} | more))
     return PhysicsEmbedding(chosen, ranks_V=ranks_V).double()
 
 

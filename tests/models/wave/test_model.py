@@ -21,8 +21,11 @@ VARIANTS = {
     "interference": {},
     "linear": {"attention": "pure", "mlp": "sine"},
     "quadratic": {"attention": "pure", "pure": {"form": "quadratic", "normaliser": "sum"}},
-    "physics": {"attention": "physics", "embedding": "physics", "ratio": "decay", "mlp": "gelu"},
-}
+    "physics": {
+        "attention": "physics", "embedding": "physics", "harmonics": 4, "ratio": "decay",
+        "mlp": "gelu",
+    },
+}  # fmt: skip
 every_variant = pytest.mark.parametrize("more", VARIANTS.values(), ids=VARIANTS)
 
 

@@ -3,7 +3,8 @@
 An objective is a class made as `Objective(settings, vocabulary=…, key=…)` and called as
 `objective(model, tokens_BT, targets_BT)`. It returns the loss with its graph, and further numbers
 to log, detached and still on the device. It draws what it needs from `key`, and keeps in buffers
-what a checkpoint must hold.
+what a checkpoint must hold. Its settings may have `check_model(model)`, which is given the model's
+settings and raises ValueError where they do not fit: that line then refuses the recipe.
 """
 
 from __future__ import annotations

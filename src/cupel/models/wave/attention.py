@@ -10,7 +10,7 @@ D = C/H width of a head's values.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -132,7 +132,7 @@ def intensity(waves: Tensor, *, slice_numbers: int = _SLICE) -> Tensor:
     a_q, a_k = waves[4], waves[5]
     alone_BHTT = a_q.square().sum(-1)[..., None] + a_k.square().sum(-1)[:, :, None]
     largest_BHTT = alone_BHTT + 2 * a_q @ a_k.transpose(-1, -2)
-    crossed_BHTT: Tensor = _Crossed.apply(waves, slice_numbers)  # type: ignore[no-untyped-call]
+    crossed_BHTT = _crossed(waves, slice_numbers)
     return (alone_BHTT + 2 * crossed_BHTT) / largest_BHTT * visible(alone_BHTT)
 
 
@@ -173,6 +173,9 @@ class _Crossed(torch.autograd.Function):
                 out[k][:, :, keys] += waves[a_k][:, :, keys] * (sine * A_q).sum(2)
                 sine.mul_(elapsed)
         return out, None
+
+
+_crossed: Callable[[Tensor, int], Tensor] = _Crossed.apply
 
 
 def _slices(waves: Tensor, slice_numbers: int) -> Iterator[tuple[slice, slice]]:

@@ -10,6 +10,7 @@ H harmonics, K = C/2 harmonics of the physics embedding.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -168,8 +169,7 @@ class PhysicsEmbedding(nn.Module):
 
 def packet_state(frequencies_NW: Tensor, offsets_NW: Tensor, amplitudes_NWH: Tensor) -> Tensor:
     """(A·sin θ, A·cos θ) as (N, 2·W·H), with θ = 2π·h·f + offset; differentiable once."""
-    state: Tensor = _PacketState.apply(frequencies_NW, offsets_NW, amplitudes_NWH)  # type: ignore[no-untyped-call]
-    return state
+    return _packet_state(frequencies_NW, offsets_NW, amplitudes_NWH)
 
 
 class _PacketState(torch.autograd.Function):
@@ -198,3 +198,6 @@ class _PacketState(torch.autograd.Function):
         ones_H = torch.ones(H, dtype=sine.dtype, device=sine.device)
         sums = by_angle @ torch.stack((_TURN * ones_H.cumsum(0), ones_H), 1)
         return sums[..., 0], sums[..., 1], by_amplitude
+
+
+_packet_state: Callable[[Tensor, Tensor, Tensor], Tensor] = _PacketState.apply

@@ -125,9 +125,13 @@ class WaveGPT(nn.Module):
         ratio, as in the embedding's formula. Interference: temperatures (layers,).
         """
         state = {**self.embedding.spectrum(), "ratio": self.embedding.ratio()}
-        if self.settings.attention == "interference":
-            temperatures = [block.attention.temperature for block in self.blocks]  # type: ignore[union-attr]
-            state["temperatures"] = torch.stack(temperatures)  # type: ignore[arg-type]
+        temperatures: list[Tensor] = [
+            module.temperature
+            for module in self.modules()
+            if isinstance(module, InterferenceAttention)
+        ]
+        if temperatures:
+            state["temperatures"] = torch.stack(temperatures)
         return {name: tensor.detach().float().cpu() for name, tensor in state.items()}
 
     def wave_packets(self, tokens_N: Tensor, positions_T: Tensor) -> Tensor:

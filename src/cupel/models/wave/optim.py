@@ -19,6 +19,7 @@ F = C // 2 + 1 frequencies along the columns, K modes.
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -300,9 +301,10 @@ def _without_hooks(step: Callable[..., Any]) -> Callable[..., Any]:
     The first AdamW that is made in a process has its class's step wrapped. RGD's own is wrapped
     already, and a user's hooks would run twice in an update.
     """
-    while getattr(step, "hooked", False):
-        step = step.__wrapped__  # type: ignore[attr-defined]
-    return step
+    bare: Callable[..., Any] = inspect.unwrap(
+        step, stop=lambda inner: not getattr(inner, "hooked", False)
+    )
+    return bare
 
 
 def _decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -1,16 +1,18 @@
 """The size, shape and readings of a wave GPT, its optimizers and its losses. Imports no torch.
 
 Where the original project's code and prose differ, both readings have a name here; docs/wave.md
-says which is which.
+says which is which. A value that nothing reads beside the others is refused, unless it is the
+default; a weight, share or strength of 0 may leave others idle.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from cupel.config import Settings
+from cupel.models.gpt.settings import GPTModelSettings
 
 Below1 = Annotated[float, Field(ge=0.0, lt=1.0)]
 
@@ -41,7 +43,12 @@ class WaveModelSettings(Settings):
     waves: int = Field(
         32, ge=1, description="waves of a token's packet, and of a head's queries and keys (W)"
     )
-    harmonics: int = Field(4, ge=1, description="integer multiples of each wave's frequency (H)")
+    harmonics: int = Field(
+        4,
+        ge=1,
+        description="integer multiples of each wave's frequency (H), for embedding: packet only; "
+        "physics has half of width",
+    )
     block: int = Field(64, ge=1, description="longest context in tokens")
     vocabulary: int | None = Field(
         None, ge=1, description="number of token ids; null for as many as the data has"
@@ -52,7 +59,9 @@ class WaveModelSettings(Settings):
         False, description="one more layer norm between the embedding and the first block"
     )
     dropout: Below1 = Field(
-        0.0, description="on embeddings, attention weights and both residual branches"
+        0.0,
+        description="on embeddings, attention weights and both residual branches; the linear form "
+        "of attention: pure never builds its weights, so there it is on the other three",
     )
     embedding: Literal["packet", "physics"] = Field(
         "packet",
@@ -77,6 +86,11 @@ class WaveModelSettings(Settings):
     )
     ratio_steps: int = Field(3000, ge=1, description="for ratio: decay, steps until it is 0")
 
+    @property
+    def needs_ranks(self) -> bool:
+        """Whether the model is made with its tokens' ranks: see cupel.models.language."""
+        return self.embedding == "physics"
+
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.width % self.heads:
@@ -89,6 +103,11 @@ class WaveModelSettings(Settings):
             raise ValueError(
                 f"width {self.width} is odd; embedding: physics has a sine and a cosine for each "
                 "harmonic, so it needs an even width"
+            )
+        if self.embedding == "physics" and self.harmonics != 4:
+            raise ValueError(
+                f"harmonics is {self.harmonics}, but embedding is physics, whose harmonics are "
+                "half of width; set harmonics: 4 (the default), or embedding: packet"
             )
         if self.attention != "pure" and self.pure != PureWaveSettings():
             raise ValueError(
@@ -162,5 +181,42 @@ class CoherenceSettings(Settings):
         0.01, ge=0, description="weight of the drift of the residual stream's norm over layers"
     )
     harmonic_deviation: float = Field(
-        0.01, ge=0, description="weight of the amplitudes' deviation from 1/n"
+        0.01,
+        ge=0,
+        description="weight of the amplitudes' deviation from 1/n, for learned amplitudes: "
+        "those of embedding: packet",
     )
+
+    def check_model(self, model: Any) -> None:
+        """Raise ValueError when the model of these settings leaves a penalty nothing to act on.
+
+        Of a model of one's own, whatever it derives from, nothing is known here: the loss refuses
+        it at its first call if it has no waves.
+        """
+        if type(model) is GPTModelSettings:
+            raise ValueError(
+                "kind: coherence measures waves, and model.kind=gpt has none; type "
+                "model=wave-tiny or objective.kind=cross_entropy"
+            )
+        if type(model) is WaveModelSettings:
+            for name, reason in _without_effect(model).items():
+                value = getattr(self, name)
+                if value not in (0, CoherenceSettings.model_fields[name].default):
+                    raise ValueError(
+                        f"{name} is {value}, but {reason}; set {name}: 0, or leave it out"
+                    )
+
+
+def _without_effect(model: WaveModelSettings) -> dict[str, str]:
+    """The penalties that move nothing of this model, each with the reason."""
+    reasons = {}
+    if model.embedding == "physics":
+        reasons["harmonic_deviation"] = "amplitudes of embedding: physics are 1/n and not learned"
+        if model.width == 2:
+            reasons["phase_variance"] = "each token has one phase (half of model.width, 2)"
+    else:
+        if model.harmonics == 1:
+            reasons["harmonic_deviation"] = "model.harmonics is 1, with nothing to deviate"
+        if model.waves == 1:
+            reasons["phase_variance"] = "each token has one phase (model.waves is 1)"
+    return reasons
