@@ -13,6 +13,11 @@ from cupel.studies.manifest import Cell, Manifest, PlannedRun, freeze, study_dir
 from cupel.studies.settings import StudySettings
 
 STEPS, EVERY = 40, 10
+FAILURE = """\
+Traceback (most recent call last):
+  File "planted.py", line 1, in <module>
+RuntimeError: a planted failure
+"""
 GPT = {"kind": "gpt", "layers": 1, "heads": 2, "width": 16, "block": 16, "dropout": 0.0}
 WAVE = {
     **{"kind": "wave", "layers": 1, "heads": 2, "width": 16, "block": 16, "dropout": 0.0},
@@ -38,7 +43,8 @@ def arm_config(
         "objective": {"kind": objective},
         "train": {
             **{"steps": STEPS, "optimizer": dict(optimizer), "precision": "fp32", "threads": 1},
-            **{"schedule": {"kind": "cosine", "warmup": 0, "floor": 0.0}, "clip": 1.0, **train},
+            **{"schedule": {"kind": "cosine", "warmup": 0, "floor": 0.0}, "clip": 1.0},
+            **{"ema": None, "stopping": None, **train},
         },
     }
 
@@ -54,6 +60,7 @@ class Arm:
     cpu_s: float = 10.0
     flops: float | None = 4.0e9
     failed: Sequence[int] = ()
+    error: str = FAILURE  # of those that failed
     diverged: Sequence[int] = ()
     interrupted: Sequence[int] = ()
     model: Mapping[str, Any] = field(default_factory=dict)  # more of model.json
@@ -121,7 +128,7 @@ def write_run(manifest: Manifest, run: PlannedRun, arm: Arm) -> None:
         if seed in arm.diverged:
             session.finish("failed", error="loss is nan at step 12; try a lower learning rate")
         elif seed in arm.failed:
-            session.finish("failed", error="Traceback …\nRuntimeError: a planted failure")
+            session.finish("failed", error=arm.error)
         else:
             session.finish("interrupted", error="asked to stop by SIGTERM")
         return
@@ -143,16 +150,15 @@ def _results(session: Session, arm: Arm, last: float) -> dict[str, Any]:
             "wall_s": wall,
             "cpu_s": arm.cpu_s,
             "tokens_per_s": STEPS * 64 / wall,
+            "tokens_per_cpu_s": STEPS * 64 / arm.cpu_s,
         },
         "totals": {
             "updates": STEPS,
-            "units": STEPS * 64,
             "tokens": STEPS * 64,
             "flops": arm.flops,
             "wall_s": wall,
             "cpu_s": arm.cpu_s,
             "sessions": 1,
-            "unit": "tokens",
         },
         "samples": [{"prompt": "a", "text": " planted `sample`"}],
     }

@@ -13,7 +13,7 @@ from cupel.report.ledger import Ledger
 from cupel.report.markdown import as_markdown
 from cupel.studies.manifest import Manifest
 from cupel.studies.outcome import outcome
-from planted import RGD, WAVE, Arm, arm_config, around, plant
+from planted import ADAMW, GPT, RGD, WAVE, Arm, arm_config, around, plant
 
 VERDICTS = ("better", "worse", "equivalent", "undecided")
 # Words that claim more than a verdict does, or claim what "undecided" is not.
@@ -130,15 +130,34 @@ def test_unequal_sizes_stand_in_the_answer_itself(
     assert (f"({parameters:,} parameters against 10,000" in answer) == told
 
 
-def test_costs_stand_beside_every_comparison_and_absent_ones_are_said_to_be(
+def answer(said: str) -> str:
+    return said[said.index("## Answer") : said.index("## Results")]
+
+
+def test_costs_of_all_arms_stand_below_the_answers_and_absent_ones_are_said_to_be(
     tmp_path: Path,
 ) -> None:
     _, said = report(tmp_path, Arm(around(1.8), flops=None, cpu_s=20.0))
-    assert (
-        "A run of **wave** has 10,000 parameters, 2,560 tokens, not recorded FLOPs, "
-        "20.0 CPU seconds" in said
-    )
+    rows = [line for line in answer(said).splitlines() if line.startswith("| ")]
+    assert rows == [
+        "|  | parameters | tokens | FLOPs | CPU seconds | wall seconds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: |",
+        "| standard | 10,000 | 2,560 | 4.000e+09 | 10.0 | 20.0 |",
+        "| wave | 10,000 | 2,560 | not recorded | 20.0 | 40.0 |",
+    ]
     assert "costs +100.0 % CPU seconds against one of **standard**" in said
+
+
+def test_the_baselines_costs_are_told_once_however_many_arms_and_first_at_every_point(
+    tmp_path: Path,
+) -> None:
+    arms = {name: Arm(around(2.0 - n / 10)) for n, name in enumerate(("a", "b", "c"))}
+    compare = {"baseline": "b"}
+    grid = {"points": ("lr=0.1", "lr=1"), "grid": {"train.optimizer.lr": (0.1, 1)}}
+    text = written(plant(tmp_path, arms, compare=compare, **grid), Ledger())
+    rows = re.findall(r"^\| (\w at \S+) \|", answer(text), flags=re.M)
+    assert rows == [f"{arm} at {point}" for point in grid["points"] for arm in "bac"]
+    assert "seconds of wall time" not in text
 
 
 def test_equal_costs_are_not_remarked_on(tmp_path: Path) -> None:
@@ -146,12 +165,52 @@ def test_equal_costs_are_not_remarked_on(tmp_path: Path) -> None:
     assert "of equal time" not in said
 
 
-def test_a_confounded_arm_is_told_so_and_a_clean_one_is_not(tmp_path: Path) -> None:
-    both = arm_config(WAVE, RGD)
-    _, said = report(tmp_path / "both", Arm(around(1.8), config=both))
-    assert "in several things at once (the model, the optimizer)" in said
-    _, said = report(tmp_path / "one", Arm(around(1.8), config=arm_config(WAVE)))
-    assert "several things" not in said
+@pytest.mark.parametrize(
+    "own, base, causes",
+    [
+        (arm_config(WAVE, RGD), arm_config(), "the model, the optimizer"),
+        (arm_config(WAVE), arm_config(), None),
+        (
+            arm_config(
+                GPT, {**RGD, "strength": 0.3, "warmup": 5, "lr": 0.002, "betas": [0.9, 0.9]}
+            ),
+            arm_config(GPT, {**ADAMW, "betas": [0.9, 0.99]}),
+            "the optimizer, the learning rate, the betas",
+        ),
+        (
+            arm_config(GPT, {**RGD, "strength": 0.5, "lr": 0.002}),
+            arm_config(GPT, {**RGD, "strength": 0.3}),
+            "the learning rate, `train.optimizer.strength`",
+        ),
+        (
+            arm_config({**WAVE, "mlp": "sine", "attention": "pure", "pure": {"kernel": "exp"}}),
+            arm_config({**WAVE, "pure": {"kernel": "elu"}}),
+            "`model.attention`, `model.mlp`",
+        ),
+        (arm_config({**WAVE, "mlp": "sine"}), arm_config(WAVE), None),
+        (arm_config(ema=0.99, threads=2), arm_config(), "the threads, `train.ema`"),
+        (
+            arm_config(objective="qfe", clip=None),
+            arm_config(),
+            "the objective, the gradient clipping",
+        ),
+    ],
+)
+def test_an_arm_that_differs_in_several_settings_is_told_so_and_one_in_a_single_one_is_not(
+    tmp_path: Path, own: dict[str, Any], base: dict[str, Any], causes: str | None
+) -> None:
+    _, said = report(tmp_path, Arm(around(1.8), config=own), Arm(around(2.0), config=base))
+    told = re.findall(r"in several things at once \((.*)\): a", said)
+    assert told == ([causes] if causes else [])
+
+
+def test_what_was_not_equal_stands_in_a_table_with_settings_as_they_are_typed(
+    tmp_path: Path,
+) -> None:
+    config = arm_config(GPT, {**RGD, "strength": 0.3}, ema=0.99)
+    _, said = report(tmp_path, Arm(around(1.8), config=config))
+    assert "| wave | optimizer | rgd (strength 0.3) | adamw |" in said
+    assert "| wave | `train.ema` | 0.99 | none |" in said
 
 
 def test_the_statistic_best_is_said_to_flatter_and_last_is_not(tmp_path: Path) -> None:

@@ -19,15 +19,28 @@ T95 = 3.182446305284263  # 97.5 % quantile of t with 3 degrees of freedom, from 
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     root = tmp_path_factory.mktemp("numbers")
     arms = {
         "standard": Arm(around(2.0, seeds=SEEDS), flops=4.5e9),
         "wave": Arm(around(1.9, 0.05, SEEDS), arm_config(WAVE), parameters=12_345, cpu_s=17.5),
     }
     build_report(plant(root, arms, seeds=SEEDS), root / "report")
-    text = (root / "report" / "report.md").read_text()
+    return root, (root / "report" / "report.md").read_text()
+
+
+@pytest.fixture
+def built(whole: tuple[Path, str]) -> tuple[Path, str]:
+    """The folder, and the section of results."""
+    root, text = whole
     return root, text[text.index("## Results") : text.index("## What was not equal")]
+
+
+@pytest.fixture
+def answered(whole: tuple[Path, str]) -> tuple[Path, str]:
+    """The folder, and the answer."""
+    root, text = whole
+    return root, text[text.index("## Answer") : text.index("## How it was decided")]
 
 
 def raw(root: Path, arm: str) -> list[dict[str, Any]]:
@@ -97,6 +110,21 @@ def test_the_table_of_arms_is_what_the_raw_files_give(
     assert number(row[column]) == pytest.approx(np.mean([t["flops"] for t in totals]), rel=1e-3)
 
 
+@pytest.mark.parametrize("arm", ["standard", "wave"])
+def test_the_costs_below_the_answer_are_what_the_raw_files_give(
+    answered: tuple[Path, str], arm: str
+) -> None:
+    root, text = answered
+    runs = raw(root, arm)
+    ((parameters, tokens, flops, cpu, wall),) = cells(text, arm)
+    check(parameters, np.mean([run["parameters"] for run in runs]), 0)
+    totals = [run["totals"] for run in runs]
+    check(tokens, np.mean([one["tokens"] for one in totals]), 0)
+    assert number(flops) == pytest.approx(np.mean([one["flops"] for one in totals]), rel=1e-3)
+    check(cpu, np.mean([one["cpu_s"] for one in totals]), 1)
+    check(wall, np.mean([one["wall_s"] for one in totals]), 1)
+
+
 def test_the_table_of_a_comparison_is_what_the_raw_files_give(built: tuple[Path, str]) -> None:
     root, text = built
     one, two = (
@@ -125,8 +153,11 @@ def test_the_table_of_a_comparison_is_what_the_raw_files_give(built: tuple[Path,
     check(cell, 75.0, 1)
 
 
-def test_every_number_of_the_results_stands_in_numbers_json(built: tuple[Path, str]) -> None:
-    root, text = built
+@pytest.mark.parametrize("section", ["built", "answered"])
+def test_every_number_of_answer_and_results_stands_in_numbers_json(
+    request: pytest.FixtureRequest, section: str
+) -> None:
+    root, text = request.getfixturevalue(section)
     entered = json.loads((root / "report" / "numbers.json").read_text())["numbers"]
     texts = {number["text"] for number in entered}
     rows = [line for line in text.splitlines() if line.startswith("| ")]
@@ -137,6 +168,6 @@ def test_every_number_of_the_results_stands_in_numbers_json(built: tuple[Path, s
         for cell in line.strip("|").split("|")[1:]
         for found in re.findall(r"[+−]?\d[\d,]*(?:\.\d+)?(?:e[+−]\d+)?(?: %)?", cell)
     }
-    assert len(shown) > 20
+    assert len(shown) > {"built": 20, "answered": 6}[section]
     assert shown <= texts, shown - texts
     assert all(number["source"] for number in entered)

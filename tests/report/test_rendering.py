@@ -25,16 +25,22 @@ from cupel.report.markdown import as_markdown
 from cupel.report.page import as_page, inline
 from cupel.report.theory import theory_of
 
+# Every value of every setting that a text goes by, in some arm.
 EVERYTHING = [
     {
-        "model": {"kind": "wave", "embedding": embedding, "attention": attention, "ratio": ratio},
-        "train": {"optimizer": {"kind": "rgd"}},
-        "objective": {"kind": "qfe"},
+        "model": {
+            **{"kind": "wave", "embedding": embedding, "attention": attention, "ratio": ratio},
+            **{"bias": bias, "input_norm": True, "mlp": mlp, "pure": {"kernel": kernel}},
+        },
+        "train": {"optimizer": {"kind": optimizer}},
+        "objective": {"kind": objective},
     }
-    for embedding, attention, ratio in (
-        ("packet", "interference", "scheduled"),
-        ("packet", "pure", "free"),
-        ("physics", "physics", "decay"),
+    for embedding, attention, ratio, bias, mlp, kernel, optimizer, objective in (
+        ("packet", "interference", "scheduled", True, "gelu_sine", "elu", "rgd", "qfe"),
+        ("packet", "pure", "free", False, "sine", "elu", "wave_native", "coherence"),
+        ("packet", "pure", "free", False, "sine", "sigmoid", "wave_native", "coherence"),
+        ("packet", "pure", "decay", False, "gelu", "exp", "adamw", "cross_entropy"),
+        ("physics", "physics", "decay", True, "gelu", "elu", "sgd", "cross_entropy"),
     )
 ]
 
@@ -114,7 +120,7 @@ def test_code_of_any_text_stays_within_its_fence(text: str) -> None:
 
 def test_every_formula_becomes_mathml_without_a_command_left_over(tmp_path: Path) -> None:
     blocks = theory_of(EVERYTHING)
-    assert sum(isinstance(block, Maths) for block in blocks) >= 9
+    assert sum(isinstance(block, Maths) for block in blocks) >= 25
     page = as_page(blocks, title="", folder=tmp_path)
     maths = re.findall(r"<math.*?</math>", page, flags=re.S)
     assert len(maths) > 20
@@ -125,7 +131,7 @@ def test_every_formula_becomes_mathml_without_a_command_left_over(tmp_path: Path
 def test_theory_is_told_once_and_only_of_what_an_arm_uses() -> None:
     assert theory_of([{"model": {"kind": "gpt"}, "train": {"optimizer": {"kind": "adamw"}}}]) == []
     headings = [b.text for b in theory_of([*EVERYTHING, *EVERYTHING]) if isinstance(b, Heading)]
-    assert len(headings) == len(set(headings)) == 7
+    assert len(headings) == len(set(headings)) == 11
 
 
 def test_rows_of_another_length_than_the_head_are_the_programmers_mistake() -> None:

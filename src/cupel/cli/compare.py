@@ -142,7 +142,7 @@ def _table(found: Outcome, point: str, width: int) -> list[str]:
 
 
 def _labels(found: Outcome) -> list[str]:
-    from cupel.studies.outcome import in_nats
+    from cupel.studies.runs import in_nats
 
     primary = found.manifest.study.primary
     losses = any(in_nats(run, primary.metric) for run in found.runs)
@@ -161,7 +161,7 @@ def _labels(found: Outcome) -> list[str]:
 
 
 def _column(found: Outcome, arm: str, point: str) -> list[str]:
-    from cupel.studies.outcome import bits_per_byte, in_nats, mean_of, perplexity
+    from cupel.studies.runs import bits_per_byte, in_nats, mean_of, perplexity
 
     runs = found.of(arm, point)
     done = [run for run in runs if run.finished]

@@ -18,6 +18,11 @@ def plain(text: object) -> str:
     return _MARKED.sub(r"\\\1", " ".join(str(text).split()))
 
 
+def named(setting: str) -> str:
+    """A setting as it is typed, as code; a name in words as it is."""
+    return f"`{setting}`" if re.search(r"[._]", setting) else setting
+
+
 @dataclass(frozen=True, slots=True)
 class Heading:
     """A heading; level 1 is the title."""

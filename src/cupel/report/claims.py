@@ -10,24 +10,16 @@ import math
 from collections.abc import Iterator
 
 from cupel.analysis.comparison import POWER, Card
-from cupel.report.blocks import plain
+from cupel.report.blocks import named, plain
 from cupel.report.entries import excess, name_of
 from cupel.report.ledger import Claim, Ledger
-from cupel.studies.outcome import Outcome, dotted, mean_of
+from cupel.studies.outcome import Outcome
+from cupel.studies.runs import mean_of
+from cupel.studies.unequal import dotted, unequal_settings
 
 UNEQUAL_SIZE = 2.0  # per cent of parameters from which the answer itself tells of them
 _UNEQUAL_COST = 5.0  # per cent of CPU seconds: less is noise of the clock
 _NORMAL_FROM = 10  # pairs from which the t interval forgives skewed differences
-_CAUSES = {
-    "model": "the model",
-    "train.optimizer.kind": "the optimizer",
-    "train.optimizer.lr": "the learning rate",
-    "train.optimizer.weight_decay": "weight decay",
-    "train.optimizer.betas": "the betas",
-    "train.steps": "the steps",
-    "data": "the data",
-    "objective": "the objective",
-}
 
 
 def answers(found: Outcome, ledger: Ledger, card: Card) -> Iterator[Claim]:
@@ -113,24 +105,6 @@ def _absences(card: Card) -> Iterator[Claim]:
 
 def _seeds(seeds: tuple[int, ...]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def costs(found: Outcome, ledger: Ledger, card: Card) -> str:
-    """What both sides of a comparison cost; always written, whatever the numbers."""
-    own, theirs = name_of(card.arm, card.point), name_of(card.baseline, card.point)
-    unit = next((run.unit for run in found.runs if run.finished), "units")
-
-    def side(name: str) -> str:
-        return (
-            f"{ledger[f'{name}.parameters']} parameters, {ledger[f'{name}.units']} {unit}, "
-            f"{ledger[f'{name}.flops']} FLOPs, {ledger[f'{name}.cpu_s']} CPU seconds and "
-            f"{ledger[f'{name}.wall_s']} seconds of wall time"
-        )
-
-    return (
-        f"A run of **{plain(card.arm)}** has {side(own)}; one of **{plain(card.baseline)}** has "
-        f"{side(theirs)}."
-    )
 
 
 def discussion(found: Outcome, ledger: Ledger) -> Iterator[Claim]:
@@ -249,17 +223,9 @@ def _apart(one: Card, two: Card) -> bool:
 
 
 def _causes(found: Outcome, card: Card) -> list[str]:
-    """Which of model, optimizer and its settings, objective and data differ between two arms."""
-    configs = {
-        cell.arm: cell.config
-        for cell in found.manifest.cells
-        if cell.point == card.point and cell.arm in (card.arm, card.baseline)
-    }
-    return [
-        told
-        for path, told in _CAUSES.items()
-        if dotted(configs[card.arm], path) != dotted(configs[card.baseline], path)
-    ]
+    """Which settings differ between two arms; a component of another kind is one of them."""
+    names = [named(one.name) for one in unequal_settings(found.manifest, card.arm, card.point)]
+    return [name if name.startswith("`") else f"the {name}" for name in names]
 
 
 def _order(found: Outcome, statistic: str) -> list[tuple[str, str]]:

@@ -20,7 +20,8 @@ from cupel.figures.comparison import (
 from cupel.figures.files import draw_files
 from cupel.figures.settings import FigureSettings
 from cupel.report.blocks import Figure, plain
-from cupel.studies.outcome import Outcome, in_nats
+from cupel.studies.outcome import Outcome
+from cupel.studies.runs import in_nats
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Drawing

@@ -12,14 +12,8 @@ from statistics import fmean, stdev
 
 from cupel.analysis.comparison import POWER, Card
 from cupel.report.ledger import ABSENT, Ledger
-from cupel.studies.outcome import (
-    Outcome,
-    RunOutcome,
-    bits_per_byte,
-    in_nats,
-    mean_of,
-    perplexity,
-)
+from cupel.studies.outcome import Outcome
+from cupel.studies.runs import RunOutcome, bits_per_byte, in_nats, mean_of, perplexity
 
 
 def name_of(arm: str, point: str) -> str:

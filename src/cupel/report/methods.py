@@ -12,13 +12,17 @@ from cupel.record.reader import RunRecord
 from cupel.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, plain
 from cupel.report.excerpts import Excerpt, excerpt
 from cupel.report.theory import theory_of, uses
-from cupel.studies.outcome import Outcome, RunOutcome
+from cupel.studies.outcome import Outcome
+from cupel.studies.runs import RunOutcome
 
 _MOST_ROWS = 60  # of the table of shapes
 # What else of an arm is worth reading; model.json has the hashes of modules only.
-_BESIDES_MODELS = {
-    "rgd": ("cupel.models.wave.optim:RGD", "cupel.models.wave.optim:_resonant"),
-    "qfe": ("cupel.models.wave.loss:QFE",),
+_OPTIM, _LOSS = "cupel.models.wave.optim", "cupel.models.wave.loss"
+_BESIDES_MODELS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("train.optimizer.kind", "rgd"): (f"{_OPTIM}:RGD", f"{_OPTIM}:_resonant"),
+    ("train.optimizer.kind", "wave_native"): (f"{_OPTIM}:WaveNative", f"{_OPTIM}:_modes"),
+    ("objective.kind", "qfe"): (f"{_LOSS}:QFE",),
+    ("objective.kind", "coherence"): (f"{_LOSS}:Coherence", f"{_LOSS}:harmonic_deviation"),
 }
 
 
@@ -169,8 +173,8 @@ def _code(
     sources = [model.get("sources") or {} for model in models.values()]
     common = set.intersection(*(set(one) for one in sources)) if len(sources) > 1 else set()
     hashes: dict[str, str | None] = {name: sha for one in sources for name, sha in one.items()}
-    for name, symbols in _BESIDES_MODELS.items():
-        if uses(configs, name):
+    for (path, kind), symbols in _BESIDES_MODELS.items():
+        if uses(configs, {path: kind}):
             hashes |= dict.fromkeys(symbols)
     blocks: list[Block] = []
     for symbol, sha in sorted(hashes.items()):
@@ -268,7 +272,7 @@ def references(found: Outcome) -> list[Block]:
             "Radford, A., Wu, J., Child, R., Luan, D., Amodei, D., Sutskever, I. (2019). Language "
             "models are unsupervised multitask learners. OpenAI."
         )
-    if uses(configs, "attention pure"):
+    if uses(configs, {"model.kind": "wave", "model.attention": "pure"}):
         items.append(
             "Katharopoulos, A., Vyas, A., Pappas, N., Fleuret, F. (2020). Transformers are RNNs: "
             "fast autoregressive transformers with linear attention. ICML. arXiv:2006.16236."

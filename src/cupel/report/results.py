@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cupel.analysis.comparison import Card
-from cupel.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, plain
-from cupel.report.claims import answers, costs
+from cupel.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, named, plain
+from cupel.report.claims import answers
 from cupel.report.entries import name_of, with_sd
 from cupel.report.ledger import ABSENT, Ledger
 from cupel.studies.outcome import Outcome
@@ -24,20 +24,43 @@ def banner(found: Outcome, ledger: Ledger) -> list[Block]:
 
 
 def abstract(found: Outcome, ledger: Ledger) -> list[Block]:
-    """The answer: what every comparison came to, with its costs."""
-    blocks: list[Block] = []
-    for card in found.cards:
-        blocks.append(Paragraph(" ".join(ledger.told(answers(found, ledger, card))), lead=True))
-        blocks.append(Paragraph(costs(found, ledger, card)))
-    if not found.cards:
-        blocks.append(Paragraph("There is one arm, so there is nothing to compare.", lead=True))
-    return blocks
+    """The answer: what every comparison came to, and then what each side of them cost."""
+    told = [" ".join(ledger.told(answers(found, ledger, card))) for card in found.cards]
+    if not told:
+        return [Paragraph("There is one arm, so there is nothing to compare.", lead=True)]
+    return [*(Paragraph(text, lead=True) for text in told), _costs_table(found, ledger)]
+
+
+def _costs_table(found: Outcome, ledger: Ledger) -> Table:
+    """A row an arm and point; always there, whatever the numbers."""
+    fields = {
+        "parameters": "parameters",
+        _unit(found): "units",
+        "FLOPs": "flops",
+        "CPU seconds": "cpu_s",
+        "wall seconds": "wall_s",
+    }
+    rows = []
+    for point in found.points:
+        for arm in found.arms:
+            told = f"{plain(arm)}{f' at {plain(point)}' if point else ''}"
+            name = name_of(arm, point)
+            rows.append([told, *(ledger[f"{name}.{field}"] for field in fields.values())])
+    caption = (
+        "What a run costs, the baseline's first: means over finished runs. FLOPs are those of "
+        "matrix products."
+    )
+    return Table(caption, ["", *fields], rows)
+
+
+def _unit(found: Outcome) -> str:
+    return next((run.unit for run in found.runs if run.finished), "units")
 
 
 def arms_table(found: Outcome, ledger: Ledger, point: str) -> Table:
     """A column an arm, a row a quantity."""
     primary = found.manifest.study.primary
-    unit = next((run.unit for run in found.runs if run.finished), "units")
+    unit = _unit(found)
     names = [name_of(arm, point) for arm in found.arms]
     rows = [
         ["runs finished", *(f"{ledger[f'{n}.n']} of {ledger['seeds']}" for n in names)],
@@ -137,16 +160,17 @@ def unequal(found: Outcome) -> list[Block]:
     base = plain(found.baseline)
     if not found.unequal:
         return [Paragraph(f"Everything that is compared is equal in all arms ({_compared()}).")]
-    rows = [[plain(o.arm), o.name, plain(o.values[1]), plain(o.values[0])] for o in found.unequal]
+    rows = [
+        [plain(o.arm), named(o.name), plain(o.values[1]), plain(o.values[0])] for o in found.unequal
+    ]
     caption = f"Compared were {_compared()}; what is not listed is equal."
     return [Table(caption, ["arm", "what", "its value", f"in {base}"], rows, numbers=False)]
 
 
 def _compared() -> str:
     return (
-        "steps, batch, context, data and their order, validation set, learning rate, schedule, "
-        "weight decay, betas, clipping, optimizer, objective, dropout, early stopping, precision, "
-        "device, threads, parameters, CPU seconds to 5 %"
+        "all settings but names, observers (monitors, figures, checkpoints) and samples; data and "
+        "their order, validation set, parameters, steps taken, CPU seconds to 5 %"
     )
 
 

@@ -66,6 +66,11 @@ class Manifest:
         """The record root that project and study lie in."""
         return self.folder.parents[2]
 
+    @property
+    def baseline(self) -> str:
+        """The arm that others are held against: the declared one, else the first."""
+        return self.study.compare.baseline or next(iter(self.study.arms))
+
     def run_dir(self, run: PlannedRun) -> Path:
         """The folder of a run, whether it is there or not."""
         return self.root / self.project / run.run_id
