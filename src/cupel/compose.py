@@ -135,6 +135,7 @@ class _Composer:
         above = Branch({}, COMMAND_LINE)
         for text in overrides:
             if given := self._read_override(text):
+                self._refuse_taking_away(text, given)
                 above = overlay(above, _spelled_out(given))
         return self._with_arms(self._with_groups(above, folder, ()), folder, ())
 
@@ -221,6 +222,14 @@ class _Composer:
             hint = f"it would be the file {shown(folders[0] / file_name)}"
             self._problem(str(UnknownName(kind, name, known, hint=hint)), origin)
         return None
+
+    def _refuse_taking_away(self, text: str, given: Branch) -> None:
+        """Refuse `study.arms={}`, which laid over a study's arms would change nothing, silently."""
+        for name, one, value in (("arms", "arm", "{…}"), ("grid", "axis", "[…]")):
+            depth, node = given.nearest((STUDY, name))
+            if depth == 2 and isinstance(node, Branch) and not node.children:
+                told = f"'{text}' takes no {one} away, because what is typed is added to the recipe"
+                self._problem(f"{told}; type study.{name}.NAME={value} to add or change one")
 
     def _refuse_dots(self, own: Branch) -> None:
         for name, child in own.children.items():

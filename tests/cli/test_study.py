@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
 from cupel.cli.board import Board
+from cupel.cli.worker import try_run
 from cupel.jobs.supervisor import Change
 from cupel.record.reader import list_runs
 from cupel.record.session import Session
 from cupel.studies.manifest import Manifest, freeze
 from cupel.studies.spec import plan_study
+from cupel.studies.state import log_of
 from desk import Desk, complaint, new_desk
 
 RECIPE = """\
@@ -172,17 +179,50 @@ def test_a_finished_study_ends_with_its_comparison_and_knows_its_runs(desk: Desk
 
 
 @pytest.mark.slow
-def test_runs_that_are_all_refused_for_one_reason_tell_it_once(desk: Desk) -> None:
+def test_when_the_first_runs_are_refused_for_one_reason_no_other_is_started(desk: Desk) -> None:
     (desk.folder / "text.yaml").write_text(
         "workload: gpt\ndata: {path: absent.txt}\n"
-        'study: {question: "?", arms: {one: {}, two: {train: {clip: 2.0}}}, seeds: [1]}\n'
+        'study: {question: "?", arms: {one: {}, two: {train: {clip: 2.0}}}, seeds: [1, 2, 3]}\n'
     )
-    done = desk.type("study", "run", "text.yaml")
-    assert done.returncode == 1
-    (reason,) = [line for line in done.stderr.splitlines() if line.startswith("  ")]
+    done = desk.type("study", "run", "text.yaml", "--workers", "1")
+    assert done.returncode == 2, "what was typed was wrong, and nothing else happened"
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("refused ") for line in lines) == 2
+    assert "4 further runs are not started: they would end like the last two" in lines
+    reason, others = [line for line in lines if line.startswith("  ")]
     assert reason.startswith("  one s1, two s1: ")
     assert "absent.txt" in reason
+    assert others == "  one s2, two s2, one s3, two s3: not started"
+    assert done.stdout == "", "there is nothing to compare"
     assert not list_runs(desk.runs)
+
+    status = json.loads(desk.type("study", "status", "text", "--json").stdout)
+    assert status["counts"] == {"refused": 2, "planned": 4}
+    assert "absent.txt" in status["runs"][0]["reason"]
+    shown = desk.type("study", "status", "text").stdout.splitlines()
+    assert any(line.split()[1:2] == ["refused"] for line in shown)
+    (told,) = [line for line in shown if line.startswith(f"{status['runs'][0]['run_id']}: ")]
+    assert "absent.txt" in told
+
+
+@pytest.mark.slow
+def test_a_refused_arm_stops_no_other(desk: Desk) -> None:
+    """Its seeds are refused alike, and first; that says nothing of other arms."""
+    (desk.folder / "text.yaml").write_text(
+        "workload: gpt\n"
+        "data: {path: text.txt, batch: 4, val_batches: 1, val_batch: 2, cache: cache}\n"
+        "model: {layers: 1, heads: 2, width: 16, block: 16}\n"
+        "train: {steps: 5, evaluate_every: 5}\nfigures: {formats: []}\nsample: {tokens: 2}\n"
+        "study:\n  question: '?'\n"
+        "  arms: {absent: {data: {path: absent.txt}}, there: {}}\n  seeds: [1, 2]\n"
+    )
+    done = desk.type("study", "run", "text.yaml", "--workers", "1")
+    assert done.returncode == 1, done.stderr
+    assert "2 of 4 runs have no accepted results:" in done.stderr
+    assert {(run.run["arm"], run.status) for run in list_runs(desk.runs)} == {
+        ("there", "finished"),
+    }
+    assert len(list_runs(desk.runs)) == 2
 
 
 @pytest.mark.slow
@@ -197,6 +237,59 @@ def test_a_worker_of_an_accepted_run_does_nothing(desk: Desk) -> None:
     assert "no run of study sine is called 'x'" in complaint(desk.type(*command[:3], "x"))
 
 
+# ---- a metric that no run has ------------------------------------------------------------------
+
+UNKNOWN = "study.primary.metric=val_los"
+TOLD = "study.primary.metric: 'val_los' is in no results; did you mean 'val_loss'? "
+
+
+@pytest.mark.slow
+def test_the_first_accepted_run_without_the_metric_stops_the_others_at_a_checkpoint(
+    desk: Desk,
+) -> None:
+    slow = 'study.arms.drop={train: {steps: 1000}, monitors: {"fakes:Slow": {every: 1}}}'
+    done = desk.type("study", "run", "sine.yaml", UNKNOWN, slow)
+    assert complaint(done).startswith(TOLD)
+    assert "stopping (no run has the primary metric)" in done.stderr
+    stands = {run.run["arm"]: run for run in list_runs(desk.runs)}
+    assert {arm: run.status for arm, run in stands.items()} == {
+        "plain": "finished", "drop": "interrupted",
+    }  # fmt: skip
+    assert stands["drop"].checkpoints()
+
+
+@pytest.mark.slow
+def test_a_study_with_a_metric_that_is_not_there_is_mended_without_training_again(
+    desk: Desk,
+) -> None:
+    command = ("study", "run", "sine.yaml", "--workers", "1")
+    assert complaint(desk.type(*command, UNKNOWN)).startswith(TOLD)
+    assert [run.status for run in list_runs(desk.runs)] == ["finished"]
+
+    again = desk.type(*command, UNKNOWN)
+    assert complaint(again).startswith(TOLD)
+    assert "started" not in again.stderr
+    assert len(list_runs(desk.runs)) == 1
+
+    shutil.rmtree(desk.runs / "default" / "studies" / "sine")  # as it is told
+    mended = desk.type(*command, "study.primary.metric=val_loss")
+    assert mended.returncode == 0, mended.stderr
+    assert "1 of 4 runs are accepted already" in mended.stderr
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [1] * 4
+
+
+def test_a_completed_study_without_its_metric_does_not_end_well(desk: Desk) -> None:
+    plan = plan_study(desk.folder / "sine.yaml", [UNKNOWN], root=desk.runs)
+    manifest = freeze(plan)
+    for number in range(4):
+        final = {"step": 30, "final": {"val_loss": 1.0}}
+        begun(manifest, number).finish("finished", results=final)
+    assert complaint(desk.type("study", "run", "sine.yaml", UNKNOWN)).startswith(TOLD)
+
+
+# ---- dry runs ----------------------------------------------------------------------------------
+
+
 @pytest.mark.slow
 def test_a_dry_run_drives_every_arm_with_two_seeds_and_leaves_nothing(desk: Desk) -> None:
     overrides = ("study.seeds=[3,4,5]", "study.grid.batch=[4,8]", "figures.formats=[svg]")
@@ -209,6 +302,70 @@ def test_a_dry_run_drives_every_arm_with_two_seeds_and_leaves_nothing(desk: Desk
     ]  # fmt: skip
     assert "Does dropout help?" in done.stdout
     assert "dry run passed: 4 runs, " in done.stdout.splitlines()[-1]
+    assert not desk.runs.exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("figures", [True, False])
+def test_a_tried_run_draws_when_it_is_asked_to(desk: Desk, figures: bool) -> None:
+    overrides = ["figures.formats=[svg]", "figures.themes=[light]", "train.steps=2"]
+    manifest = freeze(plan_study(desk.folder / "sine.yaml", overrides, root=desk.runs))
+    assert try_run(manifest, manifest.runs[1], figures=figures) is None
+    (run,) = list_runs(desk.runs)
+    assert (run.status, run.run["arm"]) == ("finished", "drop")
+    assert bool(list(run.run_dir.glob("figures/*.svg"))) == figures
+    failure = try_run(manifest, manifest.runs[1], figures=figures)
+    assert failure is not None, "the run is there already"
+    assert failure[0] == 2
+
+
+@pytest.mark.slow
+def test_a_dry_run_tells_the_metrics_that_there_are(desk: Desk) -> None:
+    told = complaint(desk.type("study", "run", "sine.yaml", UNKNOWN, "--dry-run"))
+    assert told.startswith("no study.primary.metric is called 'val_los'; did you mean 'val_loss'?")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_dry_run_that_is_stopped_leaves_no_process_and_no_run_behind(
+    desk: Desk, number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(desk.folder))  # a killed one leaves its folder
+    gate = desk.folder / "gate"
+    gate.touch()
+    held = 'study.arms.held={dropout: 0.1, monitors: {"fakes:Gate": {step: 2, path: gate}}}'
+    process = desk.start("study", "run", "sine.yaml", held, "--dry-run")
+    until(lambda: (desk.folder / "gate.waiting").exists())
+    begun = psutil.Process(process.pid).children(recursive=True)
+    assert len(begun) >= 2
+    process.send_signal(number)
+    told = process.communicate(timeout=30)[1]
+    assert process.returncode == code, told
+    assert "Traceback" not in told
+    until(lambda: not any(child.is_running() for child in begun))
+    assert gate.exists(), "the run that waits was waited for"
+    assert not desk.runs.exists()
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, "it never became true"
+        time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_an_arm_that_fails_a_dry_run_stops_no_other_and_the_report_is_tried(desk: Desk) -> None:
+    broken = "study.arms.broken={batch: 1, train: {accumulate: 2}}"
+    done = desk.type("study", "run", "sine.yaml", FAILING, broken, "--dry-run")
+    assert done.returncode == 1, done.stderr
+    assert "Does dropout help?" in done.stdout
+    lines = done.stderr.splitlines()
+    assert sum(line.startswith("dry run: ") for line in lines) == 4
+    assert "dry run failed: 4 of 8 runs" in lines
+    assert any(line.startswith("  hot s1, hot s2: the loss is ") for line in lines)
+    assert lines.count("Traceback (most recent call last):") == 1
+    assert lines[-1].startswith("  broken s1, broken s2: RuntimeError: ")
     assert not desk.runs.exists()
 
 
@@ -288,6 +445,27 @@ def test_on_a_terminal_there_is_a_row_a_run(manifest: Manifest) -> None:
     assert "drop s1 running 10/30 2.0000" in shown
     assert "drop s2 planned 0/30" in shown
     assert any("1 of 4 runs accepted" in line for line in shown)
+
+
+def test_refused_runs_are_counted_and_what_concerns_all_is_told_in_a_line(
+    manifest: Manifest,
+) -> None:
+    board, text, _ = board_on(manifest, terminal=True)
+    log = log_of(manifest, manifest.runs[0])
+    log.parent.mkdir()
+    log.write_text("loading PyTorch …\ncupel: no such corpus\n")
+    board.change(Change("refused", manifest.runs[0].run_id, "no such corpus"))
+    board.change(Change("leaving", detail="3 further runs are not started"))
+    board.change(Change("stopping", detail="a reason"))
+    board.start()
+    board.stop()
+    lines = text.getvalue().splitlines()
+    assert lines[:3] == [
+        "refused     plain s1: no such corpus",
+        "3 further runs are not started",
+        "stopping (a reason): every run writes a checkpoint after its step",
+    ]
+    assert any("0 of 4 runs accepted, 1 refused" in line for line in lines)
 
 
 def test_a_low_terminal_shows_what_runs_and_says_how_much_it_hides(manifest: Manifest) -> None:

@@ -22,7 +22,11 @@ from cupel.workloads.training import Trained
 
 @pytest.fixture
 def trained(tmp_path: Path) -> Trained:
-    session = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
+    return finished(tmp_path, config={})
+
+
+def finished(root: Path, *, config: dict[str, Any]) -> Trained:
+    session = Session.start(root=root, project="p", name="n", config=config, identity="i")
     for step in range(1, 5):
         session.log({"loss": 1.0 / step}, step=step)
     results: dict[str, Any] = {
@@ -45,7 +49,7 @@ def test_the_curve_is_left_out_where_it_does_not_fit(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
-    print_summary(trained)
+    print_summary(trained, command="r.yaml")
     shown = capsys.readouterr().out
     assert ("train" in shown) == (columns >= 48)
     assert "val_loss, lowest" in shown
@@ -54,8 +58,35 @@ def test_the_curve_is_left_out_where_it_does_not_fit(
 def test_a_sample_cannot_command_the_terminal(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    print_summary(trained)
+    print_summary(trained, command="r.yaml")
     assert "  │ ab\\x1b[2Jc\n  │ d\n" in capsys.readouterr().out
+
+
+def what_next(capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """The commands that are suggested, without the run's id and how cupel is typed."""
+    lines = capsys.readouterr().out.partition("\nNext\n")[2].splitlines()
+    return [line.partition("cupel ")[2] for line in lines]
+
+
+def test_what_to_type_next_is_the_recipe_that_was_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = finished(tmp_path, config={"seed": 1, "data": {"path": None}})
+    print_summary(trained, command="wave-tiny train.steps=60")
+    sample, _, again = what_next(capsys)
+    assert sample.endswith("--prompt 'class '"), "what the source of Python begins with"
+    assert again == "run wave-tiny train.steps=60 data.path=YOUR.txt"
+
+
+@pytest.mark.parametrize("command", ["mine.yaml 'name=a b'", "mine.yaml seed=7 'name=a b'"])
+def test_a_recipe_with_data_of_its_own_is_suggested_with_another_seed(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trained = finished(tmp_path, config={"seed": 7, "data": {"path": "mine.txt"}})
+    print_summary(trained, command=command)
+    sample, _, again = what_next(capsys)
+    assert sample.endswith("--tokens 500")
+    assert again == "run mine.yaml 'name=a b' seed=8"
 
 
 @given(st.text())

@@ -13,8 +13,9 @@ import pytest
 
 from cupel.jobs.backend import Handle, Job
 from cupel.jobs.local import LocalBackend
+from cupel.jobs.reasons import failure_of
 from cupel.jobs.stopping import Stopping
-from cupel.jobs.supervisor import Change, Supervisor, Task, failure_of, status_of
+from cupel.jobs.supervisor import Change, Supervisor, Task, status_of
 from cupel.record.session import Session
 
 # A run without a model: each process is a session that logs one step, then ends as it is told.
@@ -75,10 +76,16 @@ def backend() -> Counting:
     return Counting()
 
 
-def task(root: Path, name: str, endings: str) -> Task:
+def task(root: Path, name: str, endings: str, *, kin: str = "") -> Task:
     run_dir = root / "p" / name
     command = (sys.executable, "-c", WORKER, str(run_dir), endings)
-    return Task(Job(name, command, root / "logs" / name), run_dir)
+    return Task(Job(name, command, root / "logs" / name), run_dir, kin)
+
+
+def refused(root: Path, name: str, why: str = "no such corpus", *, kin: str = "") -> Task:
+    """A run whose process is refused before it has a record."""
+    command = ("sh", "-c", f"echo loading; echo 'cupel: {why}' >&2; exit 2")
+    return Task(Job(name, command, root / "logs" / name), root / "p" / name, kin)
 
 
 def told(backend: Counting, *tasks: Task, slots: int = 2) -> list[Change]:
@@ -134,9 +141,55 @@ def test_a_run_that_gets_nowhere_is_given_up_after_two_restarts(
 def test_a_process_that_is_refused_before_it_has_a_record_tells_why(
     backend: Counting, tmp_path: Path
 ) -> None:
-    command = ("sh", "-c", "echo loading; echo 'cupel: no such corpus' >&2; exit 2")
-    refused = Task(Job("run", command, tmp_path / "log"), tmp_path / "p" / "run")
-    assert told(backend, refused)[-1] == Change("failed", "run", "no such corpus")
+    changes = told(backend, refused(tmp_path, "run"))
+    assert changes[-1] == Change("refused", "run", "no such corpus")
+
+
+def test_when_two_are_refused_alike_and_none_has_begun_the_others_are_not_started(
+    backend: Counting, tmp_path: Path
+) -> None:
+    tasks = [refused(tmp_path, name, kin=name[0]) for name in ("a1", "b1", "a2", "b2")]
+    changes = told(backend, *tasks, slots=1)
+    assert backend.started == ["a1", "b1"]
+    assert changes[-1] == Change(
+        "leaving", "", "2 further runs are not started: they would end like the last two"
+    )
+
+
+def test_runs_refused_for_different_reasons_are_all_started(
+    backend: Counting, tmp_path: Path
+) -> None:
+    tasks = [refused(tmp_path, name, f"no corpus {name}", kin=name) for name in "abcd"]
+    changes = told(backend, *tasks, slots=1)
+    assert [change.kind for change in changes] == ["started", "refused"] * 4
+
+
+def test_one_refused_arm_stops_no_other(backend: Counting, tmp_path: Path) -> None:
+    """Also when more than one of its seeds is tried before the first run of another arm."""
+    bad = [refused(tmp_path, f"bad{seed}", kin="bad") for seed in (1, 2, 3)]
+    changes = told(backend, *bad[:2], task(tmp_path, "good", "finishes", kin="good"), bad[2])
+    assert backend.started == ["bad1", "bad2", "good", "bad3"]
+    assert last(changes, "good").kind == "finished"
+    assert "leaving" not in [change.kind for change in changes]
+
+
+def test_of_one_arm_alone_two_refusals_are_enough(backend: Counting, tmp_path: Path) -> None:
+    told(backend, *(refused(tmp_path, f"s{seed}", kin="one") for seed in (1, 2, 3)), slots=1)
+    assert backend.started == ["s1", "s2"]
+
+
+def test_whoever_still_prepares_is_waited_for_before_the_others_are_left(
+    backend: Counting, tmp_path: Path
+) -> None:
+    """Two are refused alike at once; a third, which takes longer to begin, shows that it can."""
+    slow = task(tmp_path, "slow", "finishes", kin="slow")
+    later = ("sh", "-c", 'sleep 1; exec "$0" "$@"', *slow.job.command)
+    slow = Task(Job("slow", later, slow.job.log), slow.run_dir, "slow")
+    tasks = [*(refused(tmp_path, name, kin=name) for name in "ab"), slow]
+    changes = told(backend, *tasks, task(tmp_path, "good", "finishes", kin="good"), slots=3)
+    assert backend.started == ["a", "b", "slow", "good"]
+    assert last(changes, "good").kind == "finished"
+    assert last(changes, "slow").kind == "finished"
 
 
 def test_a_process_that_dies_without_a_word_is_told_with_its_code_and_log(
@@ -197,6 +250,20 @@ def test_a_request_to_stop_ends_every_run_with_its_checkpoint(
         ("started", "a"), ("started", "b"), ("stopping", ""),
     ]  # fmt: skip
     assert sorted(c.name for c in changes[3:] if c.kind == "interrupted") == ["a", "b"]
+    assert [status_of(one.run_dir) for one in tasks] == ["interrupted", "interrupted", "planned"]
+
+
+def test_a_request_of_our_own_stops_like_a_signal(backend: Counting, tmp_path: Path) -> None:
+    tasks = [task(tmp_path, name, "waits") for name in "abc"]
+    changes: list[Change] = []
+    with Stopping() as stop:
+        for change in Supervisor(backend, 2, stop).changes(tasks):
+            if change is not None:
+                changes.append(change)
+            elif all(running(task) for task in tasks[:2]):
+                stop.ask("a reason")
+        assert (stop.name, stop.insists) == ("a reason", False)
+    assert Change("stopping", "", "a reason") in changes
     assert [status_of(one.run_dir) for one in tasks] == ["interrupted", "interrupted", "planned"]
 
 

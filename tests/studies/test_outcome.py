@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from cupel.config import load
 from cupel.studies.manifest import Cell, Manifest
 from cupel.studies.outcome import outcome
-from cupel.studies.runs import PLANNED, bits_per_byte, in_nats, perplexity, read_runs
+from cupel.studies.runs import PLANNED, REFUSED, bits_per_byte, in_nats, perplexity, read_runs
 from cupel.studies.settings import StudySettings
 from cupel.studies.spec import plan_study
+from cupel.studies.state import log_of
 from cupel.studies.unequal import inequalities, unequal_settings
 from planted import ADAMW, RGD, WAVE, Arm, arm_config, around, plant
 
@@ -369,3 +370,12 @@ def test_a_loss_of_text_is_in_nats_and_an_accuracy_is_not(tmp_path: Path) -> Non
     assert in_nats(run, "val_loss")
     assert in_nats(run, "val_loss_ema")
     assert not in_nats(run, "val_accuracy")
+
+
+def test_a_run_that_could_not_begin_says_why_it_was_refused(tmp_path: Path) -> None:
+    study = plant(tmp_path, two_arms(values={1: 1.8, 2: 1.81}))
+    missing = next(run for run in study.runs if (run.arm, run.seed) == ("wave", 3))
+    log_of(study, missing).parent.mkdir(exist_ok=True)
+    log_of(study, missing).write_text("cupel: data.path: there is no file here\n")
+    (found,) = (run for run in read_runs(study) if run.run == missing)
+    assert (found.status, found.reason) == (REFUSED, "data.path: there is no file here")

@@ -238,7 +238,12 @@ def test_running_a_study_as_one_run_says_what_to_type(plan: Planner, tmp_path: P
         ("study.seeds=[1,2,1]", "study.seeds: 1 is there more than once"),
         ("study.seeds=[-1]", "study.seeds: -1 is out of range; a seed is 0 to 2**63 - 1"),
         ("study.seeds=[true]", "study.seeds: true and false are not numbers"),
-        ("study.seeds=[]", "study.seeds"),
+        ("study.seeds=[]", "study.seeds: there are none; give one or more, as [1, 2, 3]"),
+        ("study.seeds=[1.5]", "study.seeds: 1.5 is not a whole number"),
+        ("study.seeds=[a]", "study.seeds: 'a' is not a whole number"),
+        ("study.arms={}", "'study.arms={}' takes no arm away"),
+        ("study={arms: {}, seeds: [1]}", "takes no arm away"),
+        ("study.grid={}", "'study.grid={}' takes no axis away"),
         ("study.seeds=3", "study.seeds: 3 is not a list"),
         ("seed=3", "seed: a study has several; type study.seeds=[1, 2, 3]"),
         ("study.compare.baseline=plian", "did you mean 'plain'?"),
@@ -252,6 +257,8 @@ def test_running_a_study_as_one_run_says_what_to_type(plan: Planner, tmp_path: P
         ("study.grid.train.stpes=[1]", "train.stpes: no such setting; did you mean 'steps'?"),
         ("study.grid.train.steps=[]", "study.grid.train.steps: has no values"),
         ("study.grid.train.steps=5", "study.grid.train.steps: 5 is not a list"),
+        ("study.grid.train.steps=[5,7,5.0]", "study.grid.train.steps: 5.0 is there more than once"),
+        ("study.grid.train=[{steps: 5}, {steps: 5}]", "{steps: 5} is there more than once"),
         ("study.grid.seed=[1]", "study.grid.seed: the seeds of all arms are study.seeds"),
         ("study.quesiton=x", "study.quesiton: no such setting; did you mean 'question'?"),
         ("study.compare.correction=holm", "correction is holm, but kind is interval"),
@@ -275,6 +282,19 @@ def test_a_mistake_in_the_base_is_told_once_and_those_of_all_arms_together(plan:
     ]
 
 
+@pytest.mark.parametrize("last", ["study.arms.more.batch=2", "study.arms={more: {}}"])
+def test_arms_cannot_be_taken_away_by_typing_them_anew(plan: Planner, last: str) -> None:
+    (problem,) = refused(plan, "study.arms={}", last)
+    assert "takes no arm away" in problem
+
+
+def test_a_study_without_arms_is_told_so(plan: Planner) -> None:
+    recipe = "workload: fakes:Regression\nstudy: {question: '?', arms: {}}\n"
+    assert refused(plan, recipe=recipe) == [
+        "sine.yaml:2: study.arms: there are none; write one or more, as {plain: {}}"
+    ]
+
+
 def test_an_axis_of_the_grid_is_not_typed_like_a_setting(plan: Planner) -> None:
     grid = "study.grid.train.optimizer.lr=[1e-3]"
     (problem,) = refused(plan, grid, "train.optimizer.lr=5e-3")
@@ -287,7 +307,7 @@ def test_an_axis_of_the_grid_is_not_typed_like_a_setting(plan: Planner) -> None:
         ["study.arms.drop.dropout=0.0"],
         ["dropout=0.3"],
         ["study.arms.twin.dropout=0.5"],
-        ["study.grid.train.steps=[5,5]"],
+        ["study.grid.figures.every=[5,6]"],
     ],
 )
 def test_arms_with_equal_settings_are_refused_by_name(plan: Planner, overrides: list[str]) -> None:

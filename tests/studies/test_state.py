@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,14 @@ import pytest
 from cupel.record.session import Session
 from cupel.studies.manifest import Manifest, PlannedRun, freeze
 from cupel.studies.spec import plan_study
-from cupel.studies.state import RunState, counts, log_of, run_state, study_state
+from cupel.studies.state import (
+    RunState,
+    counts,
+    log_of,
+    run_state,
+    study_state,
+    unknown_metric,
+)
 
 RECIPE = """\
 workload: fakes:Regression
@@ -103,6 +111,78 @@ def test_damaged_files_are_named_and_nothing_raises(manifest: Manifest) -> None:
         assert state.status == "damaged"
         assert state.reason is not None
         assert name in state.reason
+
+
+REFUSED = "sine-plain: loading PyTorch …\ncupel: no such corpus: absent.txt\n"
+
+
+def logged(manifest: Manifest, text: str) -> None:
+    log = log_of(manifest, manifest.runs[0])
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(text)
+
+
+def test_a_run_that_was_refused_before_it_had_a_record_says_why(manifest: Manifest) -> None:
+    logged(manifest, REFUSED)
+    state = first(manifest)
+    assert (state.status, state.reason) == ("refused", "no such corpus: absent.txt")
+    assert counts(study_state(manifest)) == {"refused": 1, "planned": 3}
+
+
+def test_a_run_that_is_tried_again_is_no_longer_refused(manifest: Manifest) -> None:
+    logged(manifest, REFUSED + "sine-plain: loading PyTorch …\n")
+    assert (first(manifest).status, first(manifest).reason) == ("planned", None)
+
+
+def test_of_a_run_that_has_a_record_the_log_is_not_asked(manifest: Manifest) -> None:
+    """What training goes on after is printed there, too."""
+    session = begun(manifest, manifest.runs[0])
+    logged(manifest, REFUSED)
+    assert (first(manifest).status, first(manifest).reason) == ("running", None)
+    session.finish("interrupted")
+    assert (first(manifest).status, first(manifest).reason) == ("interrupted", None)
+
+
+# ---- the metric that decides -------------------------------------------------------------------
+
+
+def accepted(manifest: Manifest, number: int, **final: float) -> Session:
+    session = begun(manifest, manifest.runs[number])
+    session.log({"loss": 2.0, **final}, step=40)
+    session.finish("finished", results={"step": 40, "final": final})
+    return session
+
+
+def decided_by(manifest: Manifest, metric: str, statistic: str = "last") -> Manifest:
+    primary = manifest.study.primary.model_copy(update={"metric": metric, "statistic": statistic})
+    return replace(manifest, study=manifest.study.model_copy(update={"primary": primary}))
+
+
+def test_a_metric_that_no_accepted_run_has_is_told_with_those_that_there_are(
+    manifest: Manifest,
+) -> None:
+    chosen = decided_by(manifest, "val_los")
+    assert unknown_metric(chosen) is None, "nothing is known before the first results"
+    accepted(manifest, 0, val_loss=1.0, accuracy=0.5)
+    told = unknown_metric(chosen)
+    assert told is not None
+    assert told.startswith(
+        "study.primary.metric: 'val_los' is in no results; did you mean 'val_loss'? "
+        f"(there are: accuracy, val_loss); delete {manifest.folder} and "
+    )
+    assert unknown_metric(manifest) is None
+
+
+def test_a_metric_that_one_accepted_run_has_is_known(manifest: Manifest) -> None:
+    accepted(manifest, 0, val_loss=1.0)
+    accepted(manifest, 1, val_loss=1.0, accuracy=0.5)
+    assert unknown_metric(decided_by(manifest, "accuracy")) is None
+
+
+def test_the_best_may_be_that_of_any_metric_that_was_logged(manifest: Manifest) -> None:
+    accepted(manifest, 0, val_loss=1.0)
+    assert unknown_metric(decided_by(manifest, "loss", "best")) is None
+    assert unknown_metric(decided_by(manifest, "loss", "last")) is not None
 
 
 def test_a_runs_log_lies_with_the_study(manifest: Manifest) -> None:

@@ -15,14 +15,18 @@ from cupel.cli.progress import LINE_S, REDRAW_S, duration, number
 from cupel.cli.streams import telling
 
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
+    from rich.console import Console, JustifyMethod, RenderableType
     from rich.live import Live
 
     from cupel.jobs.supervisor import Change
     from cupel.studies.manifest import Manifest, PlannedRun
     from cupel.studies.state import RunState
 
-_SETTLED = ("finished", "failed", "damaged")
+_SETTLED = ("finished", "failed", "damaged", "refused")
+# What a low terminal shows first.
+_FIRST = (
+    "running", "failed", "refused", "damaged", "crashed", "interrupted", "planned", "finished",
+)  # fmt: skip
 
 
 class Board:
@@ -68,10 +72,12 @@ class Board:
     def change(self, change: Change) -> None:
         """Tell what happened to a run."""
         if change.kind == "stopping":
-            self.line(
-                f"stopping ({change.detail}): every run writes a checkpoint after its step; "
-                "again, and they are killed"
-            )
+            told = f"stopping ({change.detail}): every run writes a checkpoint after its step"
+            by_signal = change.detail.startswith("SIG")
+            self.line(f"{told}; again, and they are killed" if by_signal else told)
+            return
+        if change.kind == "leaving":
+            self.line(change.detail)
             return
         text = f"{change.kind:<11} {self._labels[change.name]}"
         if change.kind == "finished":
@@ -145,10 +151,10 @@ class Board:
         """`2 of 6 runs accepted, 1 failed, about 3:12 left`."""
         states = list(states)
         accepted = sum(state.status == "finished" for state in states)
-        failed = sum(state.status in ("failed", "damaged") for state in states)
         text = f"{accepted} of {len(states)} runs accepted"
-        if failed:
-            text += f", {failed} failed"
+        for word, among in (("failed", ("failed", "damaged")), ("refused", ("refused",))):
+            if count := sum(state.status in among for state in states):
+                text += f", {count} {word}"
         steps = sum(state.steps - state.step for state in states if state.status not in _SETTLED)
         running = [state for state in states if state.status == "running"]
         pace = sum(self._steps_a_second(state) or 0.0 for state in running)
@@ -161,8 +167,8 @@ class Board:
 
         table = Table(box=None, pad_edge=False, header_style="bold")
         for head in ("run", "state", "step", "loss", "val_loss", "left"):
-            side = "left" if head in ("run", "state") else "right"
-            table.add_column(head, justify=side, no_wrap=True)  # type: ignore[arg-type]
+            side: JustifyMethod = "left" if head in ("run", "state") else "right"
+            table.add_column(head, justify=side, no_wrap=True)
         shown = self._shown(states)
         for state in shown:
             table.add_row(*map(Text, self._cells(state)))
@@ -183,8 +189,7 @@ class Board:
     def _shown(self, states: list[RunState]) -> list[RunState]:
         """As many runs as the terminal has lines for: those that run, then those that failed."""
         room = max(1, self._console.height - 4)
-        order = ("running", "failed", "damaged", "crashed", "interrupted", "planned", "finished")
-        kept = sorted(range(len(states)), key=lambda i: (order.index(states[i].status), i))[:room]
+        kept = sorted(range(len(states)), key=lambda i: (_FIRST.index(states[i].status), i))[:room]
         return [states[i] for i in sorted(kept)]
 
     def _result(self, run_id: str) -> str:

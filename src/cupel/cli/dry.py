@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 from cupel.cli.streams import tell
+from cupel.errors import CupelError
 
 if TYPE_CHECKING:
+    from cupel.cli.worker import Failure
     from cupel.config import Recipe
     from cupel.studies.manifest import Cell, Manifest, PlannedRun
 
@@ -31,40 +38,100 @@ def shrunk(recipe: Recipe) -> Recipe:
     return recipe.with_changes(changes)
 
 
-def dry_study(planned: Manifest) -> None:
-    """Every arm with two seeds, cut to a few steps, in this process and a folder that goes away."""
+def dry_study(planned: Manifest, slots: int) -> None:
+    """Every arm with two seeds, cut to a few steps, in a folder that goes away.
+
+    Raises typer.Exit when a run fails, after all others; UsageError without the primary metric.
+    """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from cupel.cli.compare import print_comparison
-    from cupel.cli.worker import train_run
     from cupel.report.build import build_report
     from cupel.studies.manifest import freeze
-    from cupel.studies.state import counts, study_state
 
     with tempfile.TemporaryDirectory(prefix="cupel-dry-run-") as folder:
         manifest = freeze(_cut(planned, Path(folder)))
-        for run in manifest.runs:
-            tell(f"dry run: {run.run_id}")
-            train_run(manifest, run)
-        _require_values(manifest)
-        print_comparison(manifest)
-        written = build_report(manifest, Path(folder) / "report")
-        finished = counts(study_state(manifest)).get("finished", 0)
+        failures = _try_all(manifest, slots)
+        _tell_failures(failures, of=len(manifest.runs))
+        if len(failures) < len(manifest.runs):
+            _require_values(manifest)
+            print_comparison(manifest)
+            written = build_report(manifest, Path(folder) / "report")
+        problems = _problems(manifest)
+    if failures:
+        raise typer.Exit(min(code for code, _ in failures.values()))  # 2 if all were refused
     print(
-        f"\ndry run passed: {finished} runs, {len(written)} files of the report; "
-        "four steps say nothing about the arms"
+        f"\ndry run passed: {len(manifest.runs)} runs, {len(written)} files of the report, "
+        f"{problems} problems; four steps say nothing about the arms"
     )
+
+
+def _try_all(manifest: Manifest, slots: int) -> dict[str, Failure]:
+    """Try every run, telling each; how runs failed, by label.
+
+    A few processes share the runs: to load torch takes longer than to try one of them.
+    """
+    from cupel.cli.board import label
+    from cupel.cli.worker import begin_trying, try_run
+
+    # Runs of one cell draw the same figures, and the report shows those of the first.
+    drawing = {run.cell: run for run in reversed(manifest.runs)}
+    # Spawned: a fork would take what this process has begun with it.
+    pool = ProcessPoolExecutor(slots, get_context("spawn"), initializer=begin_trying)
+    tell(f"{manifest.name}: {len(manifest.runs)} runs of a few steps, {slots} at a time")
+    failures = {}
+    try:
+        begun = [
+            (run, pool.submit(try_run, manifest, run, figures=drawing[run.cell] is run))
+            for run in manifest.runs
+        ]
+        for run, future in begun:
+            failure = future.result()
+            if failure is not None:
+                failures[label(run)] = failure
+            tell(f"dry run: {run.run_id}" if failure is None else f"failed:  {run.run_id}")
+    except BrokenProcessPool as broken:
+        raise CupelError(
+            "a process of the dry run was killed, perhaps for lack of memory; try --workers 1"
+        ) from broken
+    except KeyboardInterrupt:
+        for process in active_children():
+            process.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failures
+
+
+def _problems(manifest: Manifest) -> int:
+    """How often something failed that does not stop training, each kind once a run; it is told."""
+    from cupel.record.reader import RunRecord
+
+    records = [RunRecord(manifest.run_dir(run)) for run in manifest.runs]
+    return sum(row["_event"] == "problem" for record in records for row in record.events())
+
+
+def _tell_failures(failures: Mapping[str, Failure], *, of: int) -> None:
+    """A line for each reason with the runs that it stopped, after the traceback where it is one."""
+    if failures:
+        tell(f"dry run failed: {len(failures)} of {of} runs")
+    for text in dict.fromkeys(text for _, text in failures.values()):
+        lines = text.splitlines()
+        if len(lines) > 1:
+            tell(*lines)
+        runs = ", ".join(run for run, (_, why) in failures.items() if why == text)
+        tell(f"  {runs}: {lines[-1]}")
 
 
 def _require_values(manifest: Manifest) -> None:
     """Raises UsageError when runs finish without the study's primary metric."""
     from cupel.errors import UnknownName
-    from cupel.record.reader import RunRecord
+    from cupel.studies.state import metrics_of
 
     metric = manifest.study.primary.metric
     for run in manifest.runs:
-        results = RunRecord(manifest.run_dir(run)).results
-        if results is not None and metric not in results["final"]:
-            raise UnknownName("study.primary.metric", metric, results["final"])
+        known = metrics_of(manifest, run)
+        if known is not None and metric not in known:
+            raise UnknownName("study.primary.metric", metric, known)
 
 
 def _cut(planned: Manifest, root: Path) -> Manifest:

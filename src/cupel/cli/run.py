@@ -149,17 +149,17 @@ def _end(trained: Trained, command: str, *, as_json: bool) -> None:
         tell(f"go on with: {program()} run {command} --resume auto")
         raise typer.Exit(EXIT_INTERRUPTED)
     with printing(then=f"; the run is finished, in {trained.run_dir}"):
-        _show(trained, as_json=as_json)
+        _show(trained, command, as_json=as_json)
 
 
-def _show(trained: Trained, *, as_json: bool) -> None:
+def _show(trained: Trained, command: str, *, as_json: bool) -> None:
     assert trained.run_dir is not None
     if as_json:
         print_json({"run": trained.run_dir.name, **trained.results})
     else:
         from cupel.cli.summary import print_summary
 
-        print_summary(trained)
+        print_summary(trained, command=command)
 
 
 def _dry_run(recipe: Recipe, *, debug: bool) -> None:

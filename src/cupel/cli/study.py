@@ -23,7 +23,7 @@ from cupel.cli.tables import print_json, print_table, program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from cupel.jobs.supervisor import Task
+    from cupel.jobs.supervisor import Change, Task
     from cupel.studies.manifest import Manifest, PlannedRun
     from cupel.studies.state import RunState
 
@@ -95,7 +95,8 @@ def run(
     """Run a study, or go on with it; then compare its arms and write the report.
 
     The first time its plan is frozen in RUNS/PROJECT/studies/NAME. Ctrl-C once has every run write
-    a checkpoint and stops (exit code 75); the same command goes on. Exit code 1 when runs failed.
+    a checkpoint and stops (exit code 75); the same command goes on. Exit code 1 when runs failed, 2
+    when none could begin or no run has the primary metric.
 
     \b
     cupel study run quickstart
@@ -106,12 +107,14 @@ def run(
     from cupel.studies.spec import plan_study
 
     planned = plan_study(recipe, overrides or [], root=runs_root(root))
+    slots = workers or planned.study.workers
     if dry_run:
-        dry_study(planned)
+        dry_study(planned, slots)
         return
     manifest = freeze(planned)
-    slots = workers or planned.study.workers
+    _require_metric(manifest)
     stopped, failures = _supervised(manifest, slots, retry_failed=retry_failed)
+    _require_metric(manifest)
     _end(manifest, stopped, failures, again=_typed("run", recipe, overrides, root))
 
 
@@ -170,16 +173,20 @@ def work(
 
 def _supervised(
     manifest: Manifest, slots: int, *, retry_failed: bool
-) -> tuple[str | None, dict[str, str]]:
-    """Run what is left to run; the signal that stopped it, if any, and why runs failed."""
+) -> tuple[str | None, dict[str, Change]]:
+    """Run what is left to run; what stopped it, if anything did, and how runs failed.
+
+    It stops when there are results and none of them can decide the study.
+    """
     from cupel.cli.board import Board
     from cupel.jobs.local import LocalBackend
     from cupel.jobs.stopping import Stopping
     from cupel.jobs.supervisor import Supervisor
+    from cupel.studies.state import unknown_metric
 
     board = Board(manifest)
     tasks = _left_to_run(manifest, retry_failed=retry_failed)
-    failures: dict[str, str] = {}
+    failures: dict[str, Change] = {}
     if tasks:
         board.line(f"{len(tasks)} runs, {slots} at a time; {manifest.folder}")
     with Stopping() as stop:
@@ -190,8 +197,10 @@ def _supervised(
                     board.tick()
                     continue
                 board.change(change)
-                if change.kind == "failed":
-                    failures[change.name] = change.detail
+                if change.kind in ("failed", "refused"):
+                    failures[change.name] = change
+                elif change.kind == "finished" and unknown_metric(manifest):
+                    stop.ask("no run has the primary metric")
         finally:
             board.stop()
         return stop.name, failures
@@ -222,7 +231,7 @@ def _task(manifest: Manifest, run: PlannedRun) -> Task:
     folder = str(manifest.folder.absolute())
     command = (sys.executable, "-m", "cupel", "study", "work", folder, run.run_id)
     job = Job(run.run_id, command, log_of(manifest, run), _environment(manifest, run))
-    return Task(job, manifest.run_dir(run))
+    return Task(job, manifest.run_dir(run), kin=f"{run.arm} {run.point}")
 
 
 def _environment(manifest: Manifest, run: PlannedRun) -> dict[str, str]:
@@ -232,9 +241,19 @@ def _environment(manifest: Manifest, run: PlannedRun) -> dict[str, str]:
     return {"OMP_WAIT_POLICY": "PASSIVE", **(limits if threads is not None else {})}
 
 
-def _end(manifest: Manifest, stopped: str | None, failures: dict[str, str], *, again: str) -> None:
+def _require_metric(manifest: Manifest) -> None:
+    """Raises UsageError when there are results and none of them can decide the study."""
+    from cupel.errors import UsageError
+    from cupel.studies.state import unknown_metric
+
+    if told := unknown_metric(manifest):
+        raise UsageError(told)
+
+
+def _end(
+    manifest: Manifest, stopped: str | None, failures: Mapping[str, Change], *, again: str
+) -> None:
     """What the study came to, and what to type next."""
-    from cupel.cli.board import label
     from cupel.jobs.supervisor import INTERRUPTED
     from cupel.studies.state import study_state
 
@@ -244,17 +263,28 @@ def _end(manifest: Manifest, stopped: str | None, failures: dict[str, str], *, a
         tell(f"stopped by {stopped}; {accepted} of {len(states)} runs are accepted")
         tell(f"go on with: {again}")
         raise typer.Exit(INTERRUPTED)
-    _compare(manifest)
+    if accepted:
+        _compare(manifest)
     if accepted < len(states):
         tell(f"{len(states) - accepted} of {len(states)} runs have no accepted results:")
-        _tell_reasons(
-            {
-                label(state.run): failures.get(state.run.run_id) or state.reason or state.status
-                for state in states
-                if state.status != "finished"
-            }
-        )
-        raise typer.Exit(1)
+        _tell_reasons(_reasons(states, failures))
+        begun = any(state.status not in ("planned", "refused") for state in states)
+        refused = all(change.kind == "refused" for change in failures.values())
+        raise typer.Exit(2 if refused and not begun else 1)
+
+
+def _reasons(states: Sequence[RunState], failures: Mapping[str, Change]) -> dict[str, str]:
+    """Why each run has no accepted results."""
+    from cupel.cli.board import label
+
+    reasons = {}
+    for state in states:
+        if state.status != "finished":
+            change = failures.get(state.run.run_id)
+            why = change.detail if change else state.reason
+            unknown = "not started" if state.status == "planned" else state.status
+            reasons[label(state.run)] = why or unknown
+    return reasons
 
 
 def _tell_reasons(reasons: Mapping[str, str]) -> None:

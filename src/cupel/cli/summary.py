@@ -6,6 +6,7 @@ A terminal too narrow for the curve goes without it.
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -17,8 +18,8 @@ from cupel.record.reader import RunRecord
 from cupel.workloads.training import Trained
 
 
-def print_summary(trained: Trained) -> None:
-    """Print the end of a run to stdout."""
+def print_summary(trained: Trained, *, command: str) -> None:
+    """Print the end of a run to stdout; `command` is the recipe with its overrides, as typed."""
     assert trained.run_dir is not None
     record, results = RunRecord(trained.run_dir), trained.results
     print()
@@ -37,13 +38,23 @@ def print_summary(trained: Trained) -> None:
             print(f"Figure   {figure}")
     if trained.problems:
         print(f"Problems {trained.problems}; see {trained.run_dir}/sessions")
-    run = trained.run_dir.name
-    cupel = program()
     print("\nNext")
-    if results["samples"]:
-        print(f"  {cupel} sample {run} --prompt 'class '")
-    print(f"  {cupel} runs show {run}")
-    print(f"  {cupel} run gpt-tiny data.path=YOUR.txt")
+    for line in _next(record, command, samples=bool(results["samples"])):
+        print(f"  {program()} {line}")
+
+
+def _next(record: RunRecord, command: str, *, samples: bool) -> list[str]:
+    """What to type after this run: look at it, and the same recipe once more with one change."""
+    seed, data = record.config.get("seed", 1), record.config.get("data")
+    on_python = isinstance(data, Mapping) and data.get("path", "") is None
+    name, value = ("data.path", "YOUR.txt") if on_python else ("seed", seed + 1)
+    typed = [word for word in shlex.split(command) if not word.startswith(f"{name}=")]
+    prompt = "--prompt 'class '" if on_python else "--tokens 500"
+    return [
+        *([f"sample {record.run_id} {prompt}"] if samples else []),
+        f"runs show {record.run_id}",
+        f"run {shlex.join([*typed, f'{name}={value}'])}",
+    ]
 
 
 def _curve(record: RunRecord, references: Mapping[str, float], *, width: int) -> str:

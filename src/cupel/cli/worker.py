@@ -1,38 +1,89 @@
-"""One run of a study, in the process that `cupel study run` starts for it."""
+"""One run of a study, in the process that `cupel study run` starts for it.
+
+`train_run` is a real one, with a process of its own; `try_run` is one of a dry run, of which a
+process makes several, so that torch is loaded once.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import stat
 import threading
-from typing import TYPE_CHECKING
+import traceback
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from cupel.errors import CupelError, needing_torch
+
 if TYPE_CHECKING:
+    from cupel.config import Recipe
     from cupel.studies.manifest import Manifest, PlannedRun
+
+Failure = tuple[int, str]  # the exit code that it is worth, and what to tell
 
 
 def train_run(manifest: Manifest, run: PlannedRun) -> None:
     """Train one run of a study, or go on with it. Raises typer.Exit(75) when it was stopped."""
     from cupel.checkpoint.stop import EXIT_INTERRUPTED
     from cupel.cli.run import train_shown
-    from cupel.config import from_config
     from cupel.record import layout
-    from cupel.studies.manifest import MANIFEST
 
-    recipe = from_config(manifest.config_of(run), where=str(manifest.folder / MANIFEST))
     run_dir = manifest.run_dir(run)
     trained = train_shown(
-        recipe,
+        _recipe(manifest, run),
         manifest.root,
         run_dir if (run_dir / layout.RUN).exists() else None,
         run_id=run.run_id,
-        details={"study": manifest.name, "arm": run.arm, "point": run.point},
+        details=_details(manifest, run),
     )
     if trained.status == "interrupted":
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def try_run(manifest: Manifest, run: PlannedRun, *, figures: bool) -> Failure | None:
+    """Train one run without a display, with its figures or without; how it failed, if it did."""
+    try:
+        recipe = _recipe(manifest, run)
+        with needing_torch("training"):
+            from cupel.workloads.training import train
+        trained = train(
+            recipe if figures else recipe.with_changes({"figures.formats": []}),
+            root=manifest.root,
+            run_id=run.run_id,
+            details=_details(manifest, run),
+        )
+    except CupelError as error:
+        return error.exit_code, str(error)
+    except Exception:  # a part of the user's own that breaks must not hide what others do
+        return 1, traceback.format_exc()
+    return None if trained.status == "finished" else (1, f"stopped by {trained.signal}")
+
+
+def _recipe(manifest: Manifest, run: PlannedRun) -> Recipe:
+    from cupel.config import from_config
+    from cupel.studies.manifest import MANIFEST
+
+    return from_config(manifest.config_of(run), where=str(manifest.folder / MANIFEST))
+
+
+def _details(manifest: Manifest, run: PlannedRun) -> dict[str, Any]:
+    return {"study": manifest.name, "arm": run.arm, "point": run.point}
+
+
+def begin_trying() -> None:
+    """Leave Ctrl-C to whoever started this process, and end when it ends, however that comes."""
+    os.setsid()
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "begun by hand"
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, name="cupel-parent", daemon=True).start()
 
 
 def end_with_parent() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
+from pathlib import Path
 from signal import SIGKILL, Signals
 
 from cupel.errors import RecordError
@@ -66,10 +67,15 @@ class LocalBackend:
 
     def logs(self, job: Job, *, lines: int = 20) -> str:
         """The last lines of the log file; empty when there is none."""
-        try:
-            with job.log.open("rb") as log:
-                log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-                text = log.read().decode(errors="replace")
-        except OSError:
-            return ""
-        return "\n".join(text.splitlines()[-lines:])
+        return tail(job.log, lines=lines)
+
+
+def tail(log: Path, *, lines: int) -> str:
+    """The last lines of a file; empty when there is none."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return ""
+    return "\n".join(text.splitlines()[-lines:])

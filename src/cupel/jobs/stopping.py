@@ -15,14 +15,19 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopping:
-    """A context manager; inside it `name` tells which signal asked first, or None, and `insists`
-    whether one came twice. In a thread other than the main one no signal is heard."""
+    """A context manager; inside it `name` tells which signal (or what else) asked first, or None,
+    and `insists` whether a signal came twice. In a thread other than the main one none is heard."""
 
     def __init__(self) -> None:
         self.name: str | None = None
         self.insists = False
         self._seen: set[int] = set()
         self._old: dict[signal.Signals, Any] = {}
+
+    def ask(self, why: str) -> None:
+        """Ask as a first signal does, for a reason of our own."""
+        if self.name is None:
+            self.name = why
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():

@@ -2,8 +2,9 @@
 
 What a process says of itself (its exit code) counts less than what its run's record says. A run
 that was killed is started again and resumes, up to twice without progress; one that failed is not.
-A run that a process of somebody else is training is waited for. Nothing is kept in memory that the
-records do not say, so whoever supervises may be killed and started anew.
+A run that a process of somebody else is training is waited for. When the first runs are refused for
+one reason, the others are not started. Nothing is kept in memory that the records do not say, so
+whoever supervises may be killed and started anew.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Literal
 
 from cupel.jobs.backend import Backend, Handle, Job
 from cupel.jobs.progress import progress
+from cupel.jobs.reasons import failure_of, refusal_in
 from cupel.jobs.stopping import Stopping
 from cupel.record import layout
 from cupel.record.reader import RunRecord, Status
@@ -27,16 +29,32 @@ LOOK_S = 0.5  # between two looks at the record of a run that somebody else trai
 RESTARTS = 2  # of a run that makes no progress
 INTERRUPTED = 75  # the exit code of a run that was asked to stop, and can go on
 ABORTED = 130
+REFUSED = 2
+ALIKE = 2  # refusals of one reason, none of them of a run that has begun, are taken for all
 
-Kind = Literal["started", "restarted", "waiting", "stopping", "finished", "failed", "interrupted"]
+Kind = Literal[
+    "started",
+    "restarted",
+    "waiting",
+    "finished",
+    "failed",
+    "refused",
+    "interrupted",
+    "stopping",
+    "leaving",
+]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One run, and the job that trains it, or goes on with it, until its end."""
+    """One run, and the job that trains it, or goes on with it, until its end.
+
+    Runs of one `kin` differ in nothing that they could be refused for.
+    """
 
     job: Job
     run_dir: Path
+    kin: str = ""
 
     @property
     def name(self) -> str:
@@ -46,7 +64,10 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What happened to a run; `detail` is the reason, in a line. `stopping` concerns all."""
+    """What happened to a run; `detail` is the reason, in a line.
+
+    `stopping` concerns all runs, and `leaving` those that will not be started.
+    """
 
     kind: Kind
     name: str = ""
@@ -70,6 +91,25 @@ class _Luck:
 
 
 @dataclass(slots=True)
+class _Refusals:
+    """The runs that ended one after the other for one reason, before any run has begun."""
+
+    reason: tuple[int, str] = (0, "")
+    tasks: list[Task] = field(default_factory=list)
+    begun: bool = False  # some run has; from then on nothing is concluded
+
+    def add(self, task: Task, reason: tuple[int, str]) -> None:
+        self.tasks = [*self.tasks, task] if reason == self.reason else [task]
+        self.reason = reason
+
+    def promise_no_better(self, left: Iterable[Task]) -> bool:
+        """Whether those that are left would end alike: not where only seeds of one arm did."""
+        kin = {task.kin for task in self.tasks}
+        enough = not self.begun and len(self.tasks) >= ALIKE
+        return enough and (len(kin) > 1 or all(task.kin in kin for task in left))
+
+
+@dataclass(slots=True)
 class Supervisor:
     """Runs tasks on a backend, `slots` at a time, in the order given.
 
@@ -85,6 +125,7 @@ class Supervisor:
     _running: list[_Running] = field(default_factory=list)
     _elsewhere: list[Task] = field(default_factory=list)
     _luck: dict[str, _Luck] = field(default_factory=dict)
+    _refusals: _Refusals = field(default_factory=_Refusals)
     _told: bool = False
     _next_look: float = 0.0
 
@@ -106,6 +147,9 @@ class Supervisor:
 
     def _start(self) -> Iterator[Change]:
         while self._queue and len(self._running) < self.slots:
+            if self._refusals.promise_no_better(self._queue):
+                yield from self._leave()
+                return
             task = self._queue.popleft()
             status = status_of(task.run_dir)
             if status == "finished":  # by somebody else, meanwhile
@@ -119,6 +163,15 @@ class Supervisor:
                 self._running.append(_Running(task, self.backend.submit(task.job), session))
                 kind: Kind = "restarted" if luck.ending else "started"
                 yield Change(kind, task.name, luck.ending)
+
+    def _leave(self) -> Iterator[Change]:
+        """Start none of the others, unless one that is running yet begins after all."""
+        self._refusals.begun |= bool(self._elsewhere) or any(map(_has_begun, self._running))
+        if not self._running and not self._refusals.begun:
+            n, runs = len(self._queue), "run is" if len(self._queue) == 1 else "runs are"
+            told = f"{n} further {runs} not started: they would end like the last two"
+            self._queue.clear()
+            yield Change("leaving", detail=told)
 
     def _look_elsewhere(self) -> Iterator[Change]:
         """Queue again what a process of somebody else no longer trains, finished or not."""
@@ -145,7 +198,8 @@ class Supervisor:
     def _judge(self, running: _Running, code: int) -> Iterator[Change]:
         """What became of a run whose process has ended."""
         task, status = running.task, status_of(running.task.run_dir)
-        opened = _newest_session(task.run_dir) > running.session
+        opened = _has_begun(running)
+        self._refusals.begun |= opened
         if status == "finished":
             yield Change("finished", task.name)
         elif status == "running" and self.stop.name is None:
@@ -158,14 +212,17 @@ class Supervisor:
         elif code < 0 or code in (INTERRUPTED, ABORTED):
             yield from self._again(task, _ending(code))
         else:
-            yield Change("failed", task.name, self._last_words(task.job, code))
+            yield self._end_without_a_record(task, code, opened=opened)
 
-    def _last_words(self, job: Job, code: int) -> str:
-        """Why a process ended that wrote nothing of it into a record."""
-        last = self.backend.logs(job, lines=1)
-        if last.startswith("cupel: "):  # a refusal, which says all there is to say
-            return last.removeprefix("cupel: ")
-        return f"exit code {code}: {last or 'it printed nothing'}; see {job.log}"
+    def _end_without_a_record(self, task: Task, code: int, *, opened: bool) -> Change:
+        """What a process said last that wrote nothing of its end into a record."""
+        last = self.backend.logs(task.job, lines=1)
+        if not opened:
+            self._refusals.add(task, (code, last))
+        if why := refusal_in(last):
+            return Change("refused" if code == REFUSED else "failed", task.name, why)
+        told = f"exit code {code}: {last or 'it printed nothing'}; see {task.job.log}"
+        return Change("failed", task.name, told)
 
     def _again(self, task: Task, ending: str) -> Iterator[Change]:
         luck, step = self._luck[task.name], progress(task.run_dir).step
@@ -199,15 +256,8 @@ def status_of(run_dir: Path) -> Status | Literal["planned"]:
     return RunRecord(run_dir).status if (run_dir / layout.RUN).exists() else "planned"
 
 
-def failure_of(run_dir: Path) -> str:
-    """Why the run's last session ended, in one line; empty when nothing is said."""
-    sessions = RunRecord(run_dir).sessions
-    error = sessions[-1].fields.get("error") if sessions else None
-    lines = error.strip().splitlines() if isinstance(error, str) else []
-    if not lines:
-        return ""
-    # Of a traceback the last line tells most; a message of ours is one line, or begins with one.
-    return lines[-1] if lines[0].startswith("Traceback") else lines[0]
+def _has_begun(running: _Running) -> bool:
+    return _newest_session(running.task.run_dir) > running.session
 
 
 def _newest_session(run_dir: Path) -> int:

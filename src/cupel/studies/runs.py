@@ -15,14 +15,15 @@ from statistics import fmean
 from typing import Any
 
 from cupel.errors import RecordError
+from cupel.jobs.reasons import failure_of
 from cupel.record.files import read_json
 from cupel.record.reader import RunRecord
 from cupel.studies.manifest import Manifest, PlannedRun
+from cupel.studies.state import refusal_of
 
 PLANNED = "planned"  # a run whose folder is not there yet
+REFUSED = "refused"  # a run that could not begin
 _DIVERGED = re.compile(r"\bis (nan|-?inf)\b", re.IGNORECASE)
-_TRACEBACK = re.compile(r"(?:\w+ ){0,2}Traceback \(most recent call last\):")
-_OF_A_GROUP = re.compile(r"^\s*[|+] ")  # before each line of an exception group's traceback
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,10 @@ def read_runs(manifest: Manifest) -> tuple[RunOutcome, ...]:
 def _read(manifest: Manifest, run: PlannedRun) -> RunOutcome:
     folder = manifest.run_dir(run)
     if not folder.exists():
-        return RunOutcome(run, folder, PLANNED, reason="not started")
+        refusal = refusal_of(manifest, run)
+        return RunOutcome(
+            run, folder, REFUSED if refusal else PLANNED, reason=refusal or "not started"
+        )
     record = RunRecord(folder)
     primary = manifest.study.primary
     rows = record.history([primary.metric])
@@ -118,23 +122,7 @@ def _state(record: RunRecord) -> tuple[str, Mapping[str, Any], str | None]:
     if status == "finished":
         return status, results, None
     otherwise = {"crashed": "it was killed or its machine stopped", "running": "it is training"}
-    sessions = record.sessions
-    told = record.problem or (sessions[-1].fields.get("error") if sessions else None)
-    return status, {}, _in_a_line(str(told or "")) or otherwise.get(status)
-
-
-def _in_a_line(text: str) -> str:
-    """The first line that says what went wrong: of a traceback, that of the last exception.
-
-    A line that announces others, such as `2 mistakes:`, is followed by the first of them.
-    """
-    lines = [_OF_A_GROUP.sub("", line).rstrip() for line in text.splitlines() if line.strip()]
-    starts = [number for number, line in enumerate(lines) if _TRACEBACK.fullmatch(line)]
-    if starts and starts[0] == 0:
-        after = range(starts[-1] + 1, len(lines))  # its frames are indented, the exception is not
-        lines = lines[next((n for n in after if not lines[n][0].isspace()), -1) :]
-    shown = lines[:2] if lines and lines[0].endswith(":") else lines[:1]
-    return " ".join(line.strip() for line in shown)
+    return status, {}, record.problem or failure_of(record.run_dir) or otherwise.get(status)
 
 
 def _best(

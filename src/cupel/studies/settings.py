@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from cupel.config import Settings
 
@@ -64,9 +64,9 @@ class StudySettings(Settings):
 
     question: str = Field(min_length=1, description="what the study is to decide, in a sentence")
     arms: dict[str, dict[str, Any]] = Field(
-        min_length=1, description="named variants; each holds what it changes in the recipe"
+        description="named variants; each holds what it changes in the recipe"
     )
-    seeds: tuple[int, ...] = Field((1, 2, 3), min_length=1, description="seeds of every cell")
+    seeds: tuple[int, ...] = Field((1, 2, 3), description="seeds of every cell")
     grid: dict[str, tuple[Any, ...]] = Field(
         {}, description="dotted settings and their values; every arm runs at every point"
     )
@@ -74,3 +74,18 @@ class StudySettings(Settings):
     compare: CompareSettings = Field(CompareSettings(), description="how it decides")
     workers: int = Field(2, ge=1, description="runs at a time")
     threads: int = Field(1, ge=1, description="CPU threads of each run")
+
+    # Not `min_length`, which also counts what was refused: one wrong seed would be told twice.
+    @field_validator("arms")
+    @classmethod
+    def _there_are_arms(cls, arms: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        if not arms:
+            raise ValueError("there are none; write one or more, as {plain: {}}")
+        return arms
+
+    @field_validator("seeds")
+    @classmethod
+    def _there_are_seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds:
+            raise ValueError("there are none; give one or more, as [1, 2, 3]")
+        return seeds

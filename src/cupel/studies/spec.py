@@ -192,6 +192,8 @@ def _mistakes(study: StudySettings, composed: Branch) -> Iterator[Problem]:
             yield Problem(at, f"study.grid.{key}: {_belongs(key.split('.')[0])}")
         if not values:
             yield Problem(at, f"study.grid.{key}: has no values; give some, or leave it out")
+        if twice := {as_yaml(one): None for n, one in enumerate(values) if one in values[:n]}:
+            yield Problem(at, f"study.grid.{key}: {', '.join(twice)} is there more than once")
     yield from _wrong_seeds(study.seeds, composed)
     baseline = study.compare.baseline
     if baseline is not None and baseline not in study.arms:
