@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import copy
 import enum
+import hashlib
 import json
 import math
 import struct
@@ -17,7 +18,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cupel.checkpoint.codec import DTYPES, flatten, state_hash, unflatten
+from cupel.checkpoint.codec import DTYPES, collect, flatten, skeleton_hash, state_hash, unflatten
 from cupel.errors import CheckpointDamaged
 
 # Not "too slow": that measures how busy the machine is.
@@ -93,6 +94,40 @@ def test_every_state_comes_back_bit_for_bit(state: Any) -> None:
 @given(states)
 def test_the_hash_does_not_change_by_the_round_trip(state: Any) -> None:
     assert state_hash(round_trip(state)) == state_hash(state)
+
+
+def plain_hash(state: Any) -> str:
+    """The hash by its definition, written down independently: what old manifests hold."""
+
+    def node(value: Any) -> Any:
+        if isinstance(value, torch.Tensor):
+            digest = hashlib.sha256(raw(value)).hexdigest()
+            return {"tensor": [str(value.dtype), list(value.shape), digest]}
+        if isinstance(value, dict):
+            pairs = [[node(key), node(held)] for key, held in value.items()]
+            return {"dict": sorted(pairs, key=lambda pair: json.dumps(pair[0]).encode())}
+        if isinstance(value, list):
+            return [node(item) for item in value]
+        if isinstance(value, tuple):
+            return {"tuple": [node(item) for item in value]}
+        return flatten(value)[0]
+
+    return hashlib.sha256(json.dumps(node(state)).encode()).hexdigest()
+
+
+@quick
+@given(states)
+def test_the_hash_is_what_it_always_was(state: Any) -> None:
+    assert state_hash(state) == plain_hash(state)
+
+
+@quick
+@given(states)
+def test_the_hash_can_be_put_together_from_those_of_the_tensors(state: Any) -> None:
+    skeleton, held = collect(state)
+    skeleton = json.loads(json.dumps(skeleton))
+    digests = {name: hashlib.sha256(raw(tensor)).hexdigest() for name, tensor in held.items()}
+    assert skeleton_hash(skeleton, held, digests) == state_hash(state)
 
 
 confusable = st.recursive(

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import Phase, given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from cupel.checkpoint.parts import Parts
@@ -102,12 +104,17 @@ def killed(child):
     return status == signal.SIGKILL
 
 room().save(1, parts(1))
-kills, reached = 0, 1
+kills, reached, dropped, published = 0, 1, [], []
 while True:
     step = reached + 1
     def child():
+        here = room()
         die_at(kills)
-        room().save(step, parts(step))
+        if sys.argv[2] == "save":
+            here.save(step, parts(step))
+        else:
+            here.begin(step, parts(step))
+            here.close()
     if not killed(child):
         break
     kills += 1
@@ -117,20 +124,25 @@ while True:
     assert restored.step in (reached, step), (restored, reached, step)
     assert not restored.skipped, restored
     assert state["step"] == restored.step and bool((state["w"] == restored.step).all())
-    reached = restored.step
-print(kills, reached)
+    (published if restored.step == step else dropped).append(kills)
+    reached = step + 1
+    room().save(reached, parts(reached))  # prunes and sweeps, or there would be ever more to do
+print(kills, len(dropped), len(published))
 """
 
 
 @pytest.mark.slow
-def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", KILLED_AT_EVERY_CALL, str(tmp_path)]
+@pytest.mark.parametrize("how", ["save", "begin"])
+def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(
+    tmp_path: Path, how: str
+) -> None:
+    command = [sys.executable, "-c", KILLED_AT_EVERY_CALL, str(tmp_path), how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    kills, reached = map(int, done.stdout.split())
+    kills, dropped, published = map(int, done.stdout.split())
     assert kills > 20  # a save is at least that many operations
-    assert 2 < reached < kills  # some kills came before the rename, some after
-    room(tmp_path).save(reached + 2, boxed(0))
+    assert min(dropped, published) > 5  # some kills came before the rename, some after
+    room(tmp_path).save(10**6, boxed(0))
     assert not list(checkpoints.checkpoints_dir(tmp_path).glob(".*"))
 
 
@@ -174,6 +186,63 @@ def test_a_kill_at_any_moment_loses_no_finished_save(tmp_path: Path, after: floa
     assert restored.step >= told[-1]
     assert restored.skipped == []
     assert bool((model.weight == restored.step).all() and (model.bias == restored.step).all())
+
+
+BEGINS_UNTIL_KILLED = """
+import itertools, sys
+from pathlib import Path
+import torch
+from cupel.checkpoint.parts import Parts
+from cupel.checkpoint.room import CheckpointRoom
+from cupel.checkpoint.settings import CheckpointSettings
+from cupel.checkpoint.writing import Saved
+
+torch.set_num_threads(1)
+model = torch.nn.Linear(1500, 1500)
+parts = Parts()
+parts.register("model", model)
+parts.register("twin", torch.nn.Linear(1500, 1500))
+room = CheckpointRoom(Path(sys.argv[1]), settings=CheckpointSettings(keep_last=1))
+for step in itertools.count(1):
+    for part in (model, parts._parts["twin"]):
+        torch.nn.init.constant_(part.weight, step)  # while the one before is being written
+        torch.nn.init.constant_(part.bias, step)
+    room.begin(step, parts)
+    for news in room.news():
+        if isinstance(news, Saved):
+            print(news.step, flush=True)
+"""
+
+
+@pytest.mark.slow
+@settings(max_examples=12, deadline=None, phases=[Phase.explicit, Phase.generate])
+@given(after=st.floats(0, 0.15))
+def test_a_kill_at_any_moment_of_writing_in_the_background_loses_nothing_that_was_told(
+    tmp_path_factory: pytest.TempPathFactory, after: float
+) -> None:
+    """A write takes about 0.1 s here, so kills come at all of its stages."""
+    run_dir = tmp_path_factory.mktemp("run")
+    command = [sys.executable, "-c", BEGINS_UNTIL_KILLED, str(run_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer:
+        assert writer.stdout is not None
+        told = [int(writer.stdout.readline()) for _ in range(2)]
+        try:
+            writer.wait(after)
+        except subprocess.TimeoutExpired:
+            writer.send_signal(signal.SIGKILL)
+        told += [int(line) for line in writer.stdout if line.endswith("\n")]
+    assert writer.returncode == -signal.SIGKILL
+    parts = Parts()
+    for name in ("model", "twin"):
+        parts.register(name, nn.Linear(1500, 1500))
+    restored = room(run_dir).restore(parts)
+    assert restored is not None
+    assert restored.step >= told[-1]
+    assert restored.skipped == []
+    for state in parts.state().values():
+        assert all(bool((tensor == restored.step).all()) for tensor in state.values())
+    room(run_dir).save(restored.step + 1, parts)  # and what the dead one left is swept
+    assert not list(checkpoints.checkpoints_dir(run_dir).glob(".*"))
 
 
 @pytest.fixture
@@ -232,6 +301,18 @@ def test_a_disk_that_refuses_any_sync_is_told(
         assert not list(checkpoints.checkpoints_dir(tmp_path).glob(".tmp-*"))
     # tensors, state, manifest; the new folder and its place; two pointers, their folder after each
     assert until_refusal == 9
+
+
+def test_a_full_disk_in_the_background_is_told_and_what_was_there_stays(small_disk: Path) -> None:
+    here = room(small_disk)
+    here.save(1, boxed({"w": torch.ones(100)}), metrics={"val_loss": 1.0})
+    here.begin(2, boxed({"w": torch.ones(100_000)}), metrics={"val_loss": 0.5})
+    with pytest.raises(CheckpointError, match=r"No space left.*it needs 400,000 bytes.*untouched"):
+        here.close()
+    assert not list(checkpoints.checkpoints_dir(small_disk).glob(".*"))
+    assert checkpoints.list_steps(small_disk) == [1]
+    assert here.begin(3, boxed({"w": torch.ones(100)}))
+    here.close()
 
 
 def test_a_place_that_cannot_hold_checkpoints_is_told(tmp_path: Path) -> None:

@@ -238,6 +238,73 @@ def test_the_last_the_spaced_and_the_best_stay(
     assert not [name for name in left if name.startswith(".")]
 
 
+@settings(deadline=None, max_examples=15)
+@given(
+    losses=st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan]), min_size=1, max_size=7),
+    count=st.integers(2, 3),
+    goal=st.sampled_from(["min", "max"]),
+    background=st.booleans(),
+)
+def test_several_best_stay_and_each_is_known_as_one_when_it_comes(
+    tmp_path_factory: pytest.TempPathFactory,
+    losses: list[float],
+    count: int,
+    goal: Any,
+    background: bool,
+) -> None:
+    run_dir = tmp_path_factory.mktemp("run")
+    chosen = CheckpointSettings(keep_last=1, keep_best=count, goal=goal, background=background)
+    here = room(run_dir, settings=chosen)
+    sign = 1 if goal == "min" else -1
+    before: list[float] = []
+    for step, loss in enumerate(losses, start=1):
+        best = not math.isnan(loss) and sum(rival <= sign * loss for rival in before) < count
+        assert here.is_best(step, {"val_loss": loss}) == best
+        here.begin(step, boxed(step), metrics={"val_loss": loss})
+        # What was deleted is no rival any more; it was worse than `count` others.
+        before = sorted([*before, *([] if math.isnan(loss) else [sign * loss])])[: count + 1]
+    here.close()
+    known = [(sign * loss, step) for step, loss in enumerate(losses, 1) if not math.isnan(loss)]
+    expected = {step for _, step in sorted(known)[:count]} | {len(losses)}
+    assert set(steps_on_disk(run_dir)) == expected
+
+
+def test_what_is_pinned_stays_while_the_run_goes_on(tmp_path: Path) -> None:
+    here = room(tmp_path, settings=CheckpointSettings(keep_last=1, best=None))
+    here.save(1, boxed(1))
+    checkpoints.pin(tmp_path, 1)
+    for step in (2, 3):
+        here.save(step, boxed(step))
+    assert steps_on_disk(tmp_path) == [1, 3]
+    checkpoints.unpin(tmp_path, 1)
+    here.save(4, boxed(4))
+    assert steps_on_disk(tmp_path) == [4]
+
+
+def test_pins_that_cannot_be_read_stop_deleting_and_not_saving(tmp_path: Path) -> None:
+    here = room(tmp_path, settings=CheckpointSettings(keep_last=1, best=None))
+    assert here.save(1, boxed(1)).notes == []
+    (tmp_path / "checkpoints" / "pin.json").write_text("{")
+    (note,) = here.save(2, boxed(2)).notes
+    assert "no checkpoint was deleted" in note
+    assert "pin.json is damaged" in note
+    assert steps_on_disk(tmp_path) == [1, 2]
+
+
+def test_damaged_newer_checkpoints_do_not_crowd_out_the_newest_intact_one(tmp_path: Path) -> None:
+    """As when a run went back to step 1 and is asked to keep one."""
+    here = room(tmp_path, settings=UNPRUNED)
+    for step in (1, 8, 9):
+        saved = here.save(step, boxed({"w": torch.ones(3)}))
+        if step > 1:
+            (saved.path / "box.safetensors").write_bytes(b"")
+    checkpoints.prune(tmp_path, keep={9})
+    assert steps_on_disk(tmp_path) == [1, 9]
+    restored = here.restore(boxed(None))
+    assert restored is not None
+    assert restored.step == 1
+
+
 def test_a_save_after_going_back_is_kept_though_it_is_not_the_newest(tmp_path: Path) -> None:
     here = room(tmp_path, settings=CheckpointSettings(keep_last=1))
     here.save(10, boxed(10))
@@ -245,11 +312,26 @@ def test_a_save_after_going_back_is_kept_though_it_is_not_the_newest(tmp_path: P
     assert steps_on_disk(tmp_path) == [5, 10]
 
 
+def test_a_kill_before_the_pointer_moved_does_not_cost_the_best(tmp_path: Path) -> None:
+    here = room(tmp_path, settings=CheckpointSettings(keep_last=1))
+    here.save(1, boxed(1), metrics={"val_loss": 3.0})
+    pointer = tmp_path / "checkpoints" / "best-val_loss.json"
+    before = pointer.read_bytes()
+    best = here.save(2, boxed(2), metrics={"val_loss": 1.0}).path
+    pointer.write_bytes(before)  # what a kill right after the rename leaves
+    for step, loss in ((3, 2.0), (4, 2.5)):
+        here.save(step, boxed(step), metrics={"val_loss": loss})
+    assert here.best("val_loss") == best
+    assert steps_on_disk(tmp_path) == [2, 4]
+
+
 def test_metrics_that_are_not_watched_move_no_best_pointer(tmp_path: Path) -> None:
     here = room(tmp_path, settings=CheckpointSettings(best=None))
     here.save(1, boxed(1), metrics={"val_loss": 1.0})
-    room(tmp_path).save(2, boxed(2), metrics={"loss": 1.0})
     assert here.best("val_loss") is None
+    other = room(tmp_path / "other")
+    other.save(2, boxed(2), metrics={"loss": 1.0})
+    assert other.best("val_loss") is None
 
 
 def test_the_best_of_a_folder_that_is_gone_is_not_told(tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ from cupel.checkpoint.settings import CheckpointSettings
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"every": 0}, {"keep_last": 0}, {"keep_every": 0}, {"best": ""}, {"goal": "low"}, {"evry": 1}],
+    [
+        *({"every": 0}, {"keep_last": 0}, {"keep_every": 0}, {"best": ""}, {"goal": "low"}),
+        *({"evry": 1}, {"keep_best": 0}, {"when_busy": "drop"}, {"background": "perhaps"}),
+    ],
 )
 def test_what_makes_no_sense_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):

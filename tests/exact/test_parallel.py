@@ -163,6 +163,8 @@ def test_stopped_and_killed_runs_go_on_with_equal_bits(settings: list[str], tmp_
     assert run.sessions[0].fields["error"] == "asked to stop by a signal to another rank"
 
     torchrun = start_and_wait_within(9, root, noisy)
+    while run.checkpoints()[-1] < 6:  # it is written in the background, also while the gate is shut
+        time.sleep(0.01)
     killed = ranks(torchrun)
     for process in (*killed, psutil.Process(torchrun.pid)):
         process.kill()

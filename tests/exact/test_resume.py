@@ -83,7 +83,8 @@ def test_a_killed_run_is_resumed_with_equal_bits(
     facts = verdict["facts"]
     parts = ["ema", "model", "optimizer", "progress", "schedule", "stopping"]
     assert (facts["steps"], facts["parts"]) == (STOPS_AT, parts)
-    assert 10 <= facts["resumed_from"] <= facts["killed_at"] < STOPS_AT
+    # That of step 10 may still be being written when the kill comes.
+    assert 5 <= facts["resumed_from"] <= facts["killed_at"] < STOPS_AT
 
 
 def test_a_kill_in_the_middle_of_a_checkpoint_costs_that_checkpoint_only(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cupel.errors import RecordError
+from cupel.errors import RecordError, UsageError
 from cupel.record import checkpoints as ck
+from cupel.record import manifests
 
 STEPS = st.sets(st.integers(0, 10_000), max_size=30)
 
@@ -18,6 +21,17 @@ STEPS = st.sets(st.integers(0, 10_000), max_size=30)
 def write_checkpoint(run_dir: Path, step: int) -> None:
     ck.step_dir(run_dir, step).mkdir(parents=True)
     (ck.step_dir(run_dir, step) / ck.MANIFEST).write_text("{}")
+
+
+def write_intact(run_dir: Path, step: int, **metrics: float) -> Path:
+    """A checkpoint with one file that its manifest knows."""
+    folder = ck.step_dir(run_dir, step)
+    folder.mkdir(parents=True)
+    (folder / "data").write_bytes(b"abc")
+    entry = {"bytes": 3, "sha256": hashlib.sha256(b"abc").hexdigest()}
+    fields = {"schema": 1, "step": step, "metrics": metrics, "files": {"data": entry}}
+    manifests.write_manifest(folder, fields)
+    return folder
 
 
 @settings(deadline=None, max_examples=25)
@@ -64,6 +78,92 @@ def test_prune_keeps_what_latest_names(tmp_path: Path) -> None:
     assert ck.list_steps(tmp_path) == [2, 3]
 
 
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.sampled_from(["intact", "cut", "lost", "no manifest"]), min_size=1, max_size=6))
+def test_prune_never_takes_the_newest_whose_sizes_are_right(
+    tmp_path_factory: pytest.TempPathFactory, fates: list[str]
+) -> None:
+    """Whatever became of the others, and though nothing else asks to keep it."""
+    run_dir = tmp_path_factory.mktemp("run")
+    for step, fate in enumerate(fates):
+        folder = write_intact(run_dir, step)
+        if fate == "cut":
+            (folder / "data").write_bytes(b"a")
+        elif fate == "lost":
+            (folder / "data").unlink()
+        elif fate == "no manifest":
+            (folder / ck.MANIFEST).unlink()
+    listed = ck.list_steps(run_dir)
+    ck.prune(run_dir, set())
+    intact = [step for step, fate in enumerate(fates) if fate == "intact"]
+    assert set(ck.list_steps(run_dir)) == set(listed[-1:]) | set(intact[-1:])
+
+
+# ---- pins --------------------------------------------------------------------------------------
+
+
+def test_what_is_pinned_stays_until_it_is_not(tmp_path: Path) -> None:
+    for step in (1, 2, 3, 4):
+        write_intact(tmp_path, step)
+    assert ck.pinned_steps(tmp_path) == set()
+    ck.pin(tmp_path, 2)
+    ck.pin(tmp_path, 1)
+    ck.pin(tmp_path, 1)
+    assert ck.pinned_steps(tmp_path) == {1, 2}
+    assert ck.prune(tmp_path, set()) == [3]
+    ck.unpin(tmp_path, 1)
+    assert ck.prune(tmp_path, set()) == [1]
+    assert ck.list_steps(tmp_path) == [2, 4]
+
+
+def test_a_step_without_a_checkpoint_cannot_be_pinned_nor_one_that_is_not_unpinned(
+    tmp_path: Path,
+) -> None:
+    run_dir = tmp_path / "some-run"
+    with pytest.raises(UsageError, match=r"some-run has no checkpoint of step 7 \(there are: none"):
+        ck.pin(run_dir, 7)
+    write_intact(run_dir, 5)
+    with pytest.raises(UsageError, match=r"no checkpoint of step 7 \(there are: 5\)"):
+        ck.pin(run_dir, 7)
+    with pytest.raises(UsageError, match=r"step 5 of run some-run is not pinned \(pinned: none\)"):
+        ck.unpin(run_dir, 5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    st.binary(max_size=30)
+    | st.sampled_from([b"{}", b'{"steps": 3}', b'{"steps": ["1"]}', b'{"steps": [true]}'])
+)
+def test_pins_that_cannot_be_read_delete_nothing(
+    tmp_path_factory: pytest.TempPathFactory, garbage: bytes
+) -> None:
+    run_dir = tmp_path_factory.mktemp("run")
+    for step in (1, 2, 3):
+        write_intact(run_dir, step)
+    (ck.checkpoints_dir(run_dir) / ck.PINS).write_bytes(garbage)
+    for use in (ck.pinned_steps, lambda r: ck.prune(r, set()), lambda r: ck.pin(r, 1)):
+        with pytest.raises(RecordError, match=r"pin\.json"):
+            use(run_dir)
+    assert ck.list_steps(run_dir) == [1, 2, 3]
+
+
+def test_a_pin_that_comes_too_late_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retention of the living run deletes it between the question and the pin."""
+    write_intact(tmp_path, 1)
+    write_intact(tmp_path, 2)
+    write = ck._write_pins
+
+    def slow(run_dir: Path, steps: set[int]) -> None:
+        monkeypatch.undo()
+        ck.prune(tmp_path, set())
+        write(run_dir, steps)
+
+    monkeypatch.setattr(ck, "_write_pins", slow)
+    with pytest.raises(UsageError, match=r"no checkpoint of step 1 \(there are: 2\)"):
+        ck.pin(tmp_path, 1)
+    assert ck.pinned_steps(tmp_path) == set()
+
+
 def test_sweep_removes_trash_and_leaves_checkpoints(tmp_path: Path) -> None:
     write_checkpoint(tmp_path, 1)
     trash = ck.checkpoints_dir(tmp_path) / ".trash-step-000000000~ab"
@@ -100,7 +200,53 @@ def test_best_is_the_first_of_the_best_values_and_never_nan(
         "step": values.index(best),
     }
     assert pointer == {"schema": 1, **expected}
-    assert ck.pinned_steps(run_dir) == {values.index(best)}
+    assert ck.pointed_steps(run_dir) == {"grad_norm/total": values.index(best)}
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, 3.0, -math.inf, math.inf, math.nan]), max_size=6),
+    st.sampled_from(["min", "max"]),
+    st.integers(1, 4),
+)
+def test_the_best_steps_are_those_of_a_sorted_list(
+    tmp_path_factory: pytest.TempPathFactory,
+    values: list[float],
+    goal: Literal["min", "max"],
+    count: int,
+) -> None:
+    run_dir = tmp_path_factory.mktemp("run")
+    write_intact(run_dir, 99, other=0.0)
+    for step, value in enumerate(values):
+        write_intact(run_dir, step, score=value)
+    found = ck.best_steps(run_dir, "score", goal=goal, count=count)
+    known = [(value, step) for step, value in enumerate(values) if not math.isnan(value)]
+    ordered = sorted((value if goal == "min" else -value, step) for value, step in known)
+    assert found == [step for _, step in ordered][:count]
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan]), max_size=5),
+    st.sampled_from([1.0, 2.0, 2.5, math.nan]),
+    st.integers(0, 5),
+    st.integers(2, 4),
+)
+def test_a_value_is_among_the_best_when_it_would_be_listed(
+    tmp_path_factory: pytest.TempPathFactory,
+    values: list[float],
+    value: float,
+    written: int,
+    count: int,
+) -> None:
+    """Whether the rivals are on the disk or still being written."""
+    run_dir = tmp_path_factory.mktemp("run")
+    for step, rival in enumerate(values[:written]):
+        write_intact(run_dir, step, score=rival)
+    pending = dict(enumerate(values))
+    told = ck.among_best(run_dir, "score", value, goal="min", step=50, count=count, pending=pending)
+    rivals = sum(rival <= value for rival in values)
+    assert told == (not math.isnan(value) and rivals < count)
 
 
 def test_a_changed_rule_starts_the_best_anew(tmp_path: Path) -> None:

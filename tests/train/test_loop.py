@@ -67,7 +67,7 @@ class Look:
 
 
 class Room(CheckpointRoom):
-    """A checkpoint room whose disk is full at some steps."""
+    """A checkpoint room that writes at once, and whose disk is full at some steps."""
 
     full_at: Iterable[int] = ()
 
@@ -113,7 +113,7 @@ def weights(loop: Loop) -> list[Tensor]:
 
 
 def room(path: Path, *, full_at: Iterable[int] = ()) -> CheckpointRoom:
-    made = Room(path, settings=CheckpointSettings(best=None))
+    made = Room(path, settings=CheckpointSettings(best=None, background=False))
     made.full_at = full_at
     return made
 

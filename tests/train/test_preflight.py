@@ -18,9 +18,18 @@ from cupel.train.settings import AdamWSettings, SGDSettings, TrainSettings
 CPU = torch.device("cpu")
 
 
-def check(model: nn.Module, tmp_path: Path, kept: int = 2, **train: Any) -> dict[str, int]:
+def check(
+    model: nn.Module, tmp_path: Path, kept: int = 2, background: bool = False, **train: Any
+) -> dict[str, int]:
     given = TrainSettings(**train)
-    return preflight.check(model, given, folder=tmp_path, checkpoints_kept=kept, device=CPU)
+    return preflight.check(
+        model,
+        given,
+        folder=tmp_path,
+        checkpoints_kept=kept,
+        device=CPU,
+        background=background,
+    )
 
 
 def sized(bytes_of_weights: int) -> nn.Module:
@@ -88,3 +97,18 @@ def test_weights_that_are_in_memory_already_are_not_asked_for_again(
     fake.available -= 1
     with pytest.raises(PreflightError):
         check(model, tmp_path)
+
+
+def test_the_copy_for_writing_in_the_background_is_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = nn.Linear(256, 256, bias=False)
+    weights = 256 * 256 * 4
+    fake = type("Memory", (), {"available": (3 + 3) * weights})  # gradients and moments; the copy
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: fake)
+    check(model, tmp_path, background=True)
+    fake.available -= 1
+    with pytest.raises(PreflightError, match=r"checkpoint\.background=false$") as caught:
+        check(model, tmp_path, background=True)
+    assert "\n" not in str(caught.value)
+    check(model, tmp_path)

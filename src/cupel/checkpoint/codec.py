@@ -40,17 +40,46 @@ _Path = tuple[str, ...]
 _Leaf = Callable[[Tensor, _Path], Any]
 
 
-def flatten(state: Any) -> tuple[Any, dict[str, Tensor]]:
-    """Split a state into a JSON-able skeleton and its tensors, contiguous and on the CPU.
+def collect(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """Split a state into a JSON-able skeleton and its tensors, which are the state's own.
 
     A tensor is named by its path in the state (`exp_avg` of parameter 0 in an optimizer is
     `state/0/exp_avg`; those of a module keep their names). A tensor that occurs twice is returned
-    once, and the skeleton names it twice. Not a copy: contiguous CPU tensors share the state's
-    memory. Raises TypeError, with the path, for what a checkpoint cannot hold.
+    once, and the skeleton names it twice. Raises TypeError, with the path, for what a checkpoint
+    cannot hold.
     """
     collected = _Collected()
     skeleton = _pack(state, (), collected.add)
     return skeleton, collected.tensors
+
+
+def flatten(state: Any) -> tuple[Any, dict[str, Tensor]]:
+    """What `collect` gives, with tensors that are `stored` and of which no two overlap.
+
+    Not a copy: contiguous CPU tensors share the state's memory.
+    """
+    skeleton, found = collect(state)
+    storages: set[int] = set()
+    apart = {}
+    for name, tensor in found.items():
+        kept = stored(tensor)
+        pointer = kept.untyped_storage().data_ptr()
+        # safetensors refuses tensors that overlap, so every storage is handed over once.
+        apart[name] = kept.clone() if pointer in storages else kept
+        storages.add(pointer)
+    return skeleton, apart
+
+
+def stored(tensor: Tensor) -> Tensor:
+    """The tensor as its bytes go into a file: contiguous, on the CPU; perhaps itself."""
+    # A conjugate view is "contiguous" while its memory holds the values not yet conjugated.
+    return tensor.resolve_conj().resolve_neg().cpu().contiguous()
+
+
+def content(tensor: Tensor) -> memoryview:
+    """The bytes of a `stored` tensor, in place."""
+    view: memoryview = tensor.reshape(-1).view(torch.uint8).numpy().data
+    return view
 
 
 def unflatten(
@@ -89,10 +118,21 @@ def state_hash(state: Any) -> str:
     order of dicts' keys do not count. Costs about a second for each gigabyte.
     """
 
-    def fingerprint(tensor: Tensor, path: _Path) -> Any:
-        return {"tensor": [str(tensor.dtype), list(tensor.shape), _sha256(_stored(tensor))]}
+    skeleton, tensors = collect(state)
+    digests = {
+        name: hashlib.sha256(content(stored(tensor))).hexdigest()
+        for name, tensor in tensors.items()
+    }
+    return skeleton_hash(skeleton, tensors, digests)
 
-    return hashlib.sha256(_text(_pack(state, (), fingerprint, by_key=True))).hexdigest()
+
+def skeleton_hash(skeleton: Any, tensors: Mapping[str, Tensor], digests: Mapping[str, str]) -> str:
+    """The `state_hash` of what was collected, when the SHA-256 of each tensor is known already."""
+    prints = {
+        name: {"tensor": [str(tensor.dtype), list(tensor.shape), digests[name]]}
+        for name, tensor in tensors.items()
+    }
+    return hashlib.sha256(_text(_canonical(skeleton, prints))).hexdigest()
 
 
 @dataclass(slots=True)
@@ -101,25 +141,16 @@ class _Collected:
 
     tensors: dict[str, Tensor] = field(default_factory=dict)
     _nodes: dict[Any, dict[str, Any]] = field(default_factory=dict)
-    _storages: set[int] = field(default_factory=set)
 
     def add(self, tensor: Tensor, path: _Path) -> dict[str, Any]:
         """Keep a tensor, unless it is one that is kept already, and return its node."""
         identity = _identity(tensor)
         if tensor.numel() == 0 or identity not in self._nodes:
             name = self._free_name(path)
-            self.tensors[name] = self._apart(_stored(tensor))
+            self.tensors[name] = tensor
             device = {} if tensor.is_cpu else {"device": tensor.device.type}
             self._nodes[identity] = {"tensor": name} | device | _layout(tensor)
         return self._nodes[identity]
-
-    def _apart(self, tensor: Tensor) -> Tensor:
-        # safetensors refuses tensors that overlap, so every storage is handed over once.
-        pointer = tensor.untyped_storage().data_ptr()
-        if pointer in self._storages:
-            return tensor.clone()
-        self._storages.add(pointer)
-        return tensor
 
     def _free_name(self, path: _Path) -> str:
         plain = "/".join(path).encode("utf-8", "backslashreplace").decode() or "value"
@@ -131,19 +162,19 @@ class _Collected:
         return name
 
 
-def _pack(value: Any, path: _Path, leaf: _Leaf, *, by_key: bool = False) -> Any:
+def _pack(value: Any, path: _Path, leaf: _Leaf) -> Any:
     """The skeleton of a value; `leaf(tensor, path)` gives the node of a tensor."""
     if isinstance(value, Tensor):
         return leaf(_plain(value, path), path)
     if isinstance(value, dict):
         pairs = [
-            [_pack_scalar(key, path), _pack(held, (*path, str(key)), leaf, by_key=by_key)]
+            [_pack_scalar(key, path), _pack(held, (*path, str(key)), leaf)]
             for key, held in value.items()
         ]
-        return {"dict": sorted(pairs, key=lambda pair: _text(pair[0])) if by_key else pairs}
+        return {"dict": pairs}
     # Exact types: a namedtuple or torch.Size would not come back as what it was.
     if type(value) in (list, tuple):
-        items = [_pack(held, (*path, str(i)), leaf, by_key=by_key) for i, held in enumerate(value)]
+        items = [_pack(held, (*path, str(i)), leaf) for i, held in enumerate(value)]
         return items if type(value) is list else {"tuple": items}
     return _pack_scalar(value, path)
 
@@ -205,11 +236,6 @@ def _plain(value: Tensor, path: _Path) -> Tensor:
     )
 
 
-def _stored(tensor: Tensor) -> Tensor:
-    # A conjugate view is "contiguous" while its memory holds the values not yet conjugated.
-    return tensor.resolve_conj().resolve_neg().cpu().contiguous()
-
-
 def _identity(tensor: Tensor) -> Any:
     place = (tensor.device, tensor.untyped_storage().data_ptr(), tensor.storage_offset())
     meaning = (tensor.dtype, tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg())
@@ -234,8 +260,19 @@ def _laid_out(tensor: Tensor, stride: list[int] | None) -> Tensor:
     return empty.copy_(tensor)
 
 
-def _sha256(stored: Tensor) -> str:
-    return hashlib.sha256(stored.reshape(-1).view(torch.uint8).numpy().data).hexdigest()
+def _canonical(node: Any, prints: Mapping[str, Any]) -> Any:
+    """A skeleton with its dicts in order of key, and fingerprints where it names tensors."""
+    match node:
+        case list():
+            return [_canonical(item, prints) for item in node]
+        case {"dict": list(pairs)}:
+            ordered = sorted(pairs, key=lambda pair: _text(pair[0]))
+            return {"dict": [[key, _canonical(item, prints)] for key, item in ordered]}
+        case {"tuple": list(items)}:
+            return {"tuple": [_canonical(item, prints) for item in items]}
+        case {"tensor": str(name)}:
+            return prints[name]
+    return node
 
 
 def _text(node: Any) -> bytes:

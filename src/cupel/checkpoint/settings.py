@@ -22,6 +22,15 @@ class CheckpointSettings(Settings):
         min_length=1,
         description="The metric whose best checkpoint stays as well; null for none.",
     )
+    keep_best: int = Field(1, ge=1, description="How many of the best by that metric stay.")
     goal: Literal["min", "max"] = Field(
         "min", description="Whether a smaller or a larger value of that metric is better."
+    )
+    background: bool = Field(
+        True,
+        description="Write while training goes on, from a copy in memory as large as a checkpoint.",
+    )
+    when_busy: Literal["wait", "skip"] = Field(
+        "wait",
+        description="What a checkpoint does that comes due while the one before is being written.",
     )

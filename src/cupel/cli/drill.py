@@ -215,7 +215,7 @@ def kill_after(drill: Drill, *, after: int) -> int:
     runs: list[RunRecord] = []
     while process.poll() is None:
         runs = runs or list_runs(drill.folder / "killed")
-        if runs and _last_step(runs[0]) >= after:
+        if runs and _last_step(runs[0]) >= after and runs[0].checkpoints():
             process.send_signal(signal.SIGKILL)
             process.wait()
             break

@@ -1,10 +1,10 @@
-"""How checkpoints lie in a run: folders by step, pointers, which ones stay, and safe deletion.
+"""How checkpoints lie in a run: folders by step, pointers, pins, which ones stay, safe deletion.
 
-No tensors and no torch here: `cupel.checkpoint` writes and verifies what is inside a folder. It
-fills a folder of `temporary_dir`, manifest last, and renames it to `step_dir`; so a checkpoint is
-complete when its manifest is there. Whether its bytes are still right is not known here.
+No tensors and no torch here: `cupel.checkpoint` writes what is inside a folder. It fills a folder
+of `temporary_dir`, manifest last, and renames it to `step_dir`; so a checkpoint is complete when
+its manifest is there. Whether it is still intact is told by `cupel.record.manifests`.
 
-    checkpoints/step-000001000/manifest.json …      latest.json      best-<metric>.json
+    checkpoints/step-000001000/manifest.json …   latest.json   best-<metric>.json   pin.json
 """
 
 from __future__ import annotations
@@ -12,16 +12,18 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
-from cupel.errors import RecordError
-from cupel.record import files
+from cupel.errors import RecordError, UsageError
+from cupel.record import files, manifests
 from cupel.record.layout import CHECKPOINTS, SCHEMA
+from cupel.record.manifests import MANIFEST
 
-MANIFEST = "manifest.json"
 LATEST = "latest"
+PINS = "pin.json"
 
 
 def checkpoints_dir(run_dir: Path) -> Path:
@@ -42,10 +44,26 @@ def temporary_dir(run_dir: Path, step: int) -> Path:
 
 def list_steps(run_dir: Path) -> list[int]:
     """The steps of all complete checkpoints, ascending."""
+    return [step for step in all_steps(run_dir) if (step_dir(run_dir, step) / MANIFEST).is_file()]
+
+
+def all_steps(run_dir: Path) -> list[int]:
+    """The steps of all checkpoints, ascending, also of those that have lost their manifest."""
     folder = checkpoints_dir(run_dir)
-    found = [p for p in (folder.iterdir() if folder.is_dir() else ()) if (p / MANIFEST).is_file()]
-    matches = (re.fullmatch(r"step-([0-9]{9,})", path.name) for path in found)
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    matches = (re.fullmatch(r"step-([0-9]{9,})", name) for name in names)
     return sorted(int(match[1]) for match in matches if match)
+
+
+def check_step(run_dir: Path, step: int) -> Path:
+    """The folder of a step's checkpoint. Raises UsageError that lists the steps there are."""
+    steps = all_steps(run_dir)
+    if step not in steps:
+        listed = ", ".join(map(str, steps)) or "none"
+        raise UsageError(
+            f"run {run_dir.name} has no checkpoint of step {step} (there are: {listed})"
+        )
+    return step_dir(run_dir, step)
 
 
 def write_pointer(run_dir: Path, name: str, fields: Mapping[str, Any]) -> None:
@@ -77,6 +95,16 @@ def write_best(
     return True
 
 
+def write_best_recorded(run_dir: Path, metric: str, *, goal: Literal["min", "max"]) -> None:
+    """Move `best-<metric>` to the best complete checkpoint, if that is better than all before.
+
+    By the manifests, not by the newest alone: a kill may have come before the pointer moved.
+    """
+    values = _recorded(run_dir, metric)
+    for step in best_steps(run_dir, metric, goal=goal, count=1):
+        write_best(run_dir, metric, values[step], goal=goal, step=step)
+
+
 def beats(
     run_dir: Path, metric: str, value: float, *, goal: Literal["min", "max"], step: int
 ) -> bool:
@@ -86,18 +114,59 @@ def beats(
     manifests of the checkpoints that are there tell.
     """
     before = _readable(_pointer_path(run_dir, f"best-{metric}"))
-    known = before is not None and before.get("goal") == goal
-    rivals = [before.get("value")] if before and known else _recorded(run_dir, metric, but=step)
-    numbers = [v for v in rivals if isinstance(v, int | float) and not math.isnan(v)]
+    if before is not None and before.get("goal") == goal:
+        rivals = _numbers([before.get("value")])
+    else:
+        rivals = [rival for other, rival in _recorded(run_dir, metric).items() if other != step]
     sign = 1 if goal == "max" else -1
-    return not math.isnan(value) and all(sign * value > sign * rival for rival in numbers)
+    return not math.isnan(value) and all(sign * value > sign * rival for rival in rivals)
 
 
-def _recorded(run_dir: Path, metric: str, *, but: int) -> list[Any]:
-    """A metric's values in the manifests of all checkpoints, but that of one step."""
-    return [
-        _manifest_metrics(run_dir, step).get(metric) for step in list_steps(run_dir) if step != but
-    ]
+def best_steps(run_dir: Path, metric: str, *, goal: Literal["min", "max"], count: int) -> list[int]:
+    """The steps of the `count` best complete checkpoints by their manifests, the best first.
+
+    A value that is NaN or no number is never among them, and of equals the earlier is better.
+    """
+    sign = 1 if goal == "min" else -1
+    values = _recorded(run_dir, metric)
+    return sorted(values, key=lambda step: (sign * values[step], step))[:count]
+
+
+def among_best(
+    run_dir: Path,
+    metric: str,
+    value: float,
+    *,
+    goal: Literal["min", "max"],
+    step: int,
+    count: int,
+    pending: Mapping[int, Any] | None = None,
+) -> bool:
+    """Whether the value, of this step, makes one of the `count` best checkpoints.
+
+    With a count of 1 the pointer's value counts, though its checkpoint be gone; otherwise those in
+    the manifests. `pending` are the values, by step, of checkpoints that are being written.
+    """
+    if count == 1 and not beats(run_dir, metric, value, goal=goal, step=step):
+        return False
+    known = {**(pending or {}), **(_recorded(run_dir, metric) if count > 1 else {})}
+    rivals = _numbers(rival for other, rival in known.items() if other != step)
+    sign = 1 if goal == "max" else -1
+    at_least_as_good = sum(sign * rival >= sign * value for rival in rivals)
+    return not math.isnan(value) and at_least_as_good < count
+
+
+def _recorded(run_dir: Path, metric: str) -> dict[int, float]:
+    """A metric's value by step, in the manifests of all complete checkpoints."""
+    return {
+        step: value
+        for step in list_steps(run_dir)
+        for value in _numbers([_manifest_metrics(run_dir, step).get(metric)])
+    }
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    return [value for value in values if isinstance(value, int | float) and not math.isnan(value)]
 
 
 def _manifest_metrics(run_dir: Path, step: int) -> dict[str, Any]:
@@ -108,10 +177,48 @@ def _manifest_metrics(run_dir: Path, step: int) -> dict[str, Any]:
     return metrics if isinstance(metrics, dict) else {}
 
 
-def pinned_steps(run_dir: Path) -> set[int]:
-    """The steps that `best-…` pointers name; retention keeps them. A damaged one names none."""
+def pointed_steps(run_dir: Path) -> dict[str, int]:
+    """The step that each `best-…` pointer names, by metric; a damaged pointer names none."""
     pointers = map(_readable, checkpoints_dir(run_dir).glob("best-*.json"))
-    return {pointer["step"] for pointer in pointers if pointer is not None}
+    return {str(pointer.get("metric")): pointer["step"] for pointer in pointers if pointer}
+
+
+def pinned_steps(run_dir: Path) -> set[int]:
+    """The steps that somebody pinned; retention keeps them. Raises RecordError: never a guess."""
+    path = checkpoints_dir(run_dir) / PINS
+    if not path.exists():
+        return set()
+    steps = files.read_json(path).get("steps")
+    if not isinstance(steps, list) or not all(type(step) is int for step in steps):
+        raise RecordError(f"{path} lists no steps; delete it, and pin again what is to stay")
+    return set(steps)
+
+
+def pin(run_dir: Path, step: int) -> None:
+    """Keep a checkpoint whatever retention says; also while the run goes on.
+
+    Raises UsageError when there is none of that step (any more), RecordError when `pin.json` is
+    damaged, OSError. Two pins at the same moment may be one.
+    """
+    check_step(run_dir, step)
+    _write_pins(run_dir, pinned_steps(run_dir) | {step})
+    if not step_dir(run_dir, step).is_dir():  # retention was faster
+        unpin(run_dir, step)
+        check_step(run_dir, step)
+
+
+def unpin(run_dir: Path, step: int) -> None:
+    """Leave a checkpoint to retention again. Raises as `pin` does, but for one that is gone."""
+    pinned = pinned_steps(run_dir)
+    if step not in pinned:
+        listed = ", ".join(map(str, sorted(pinned))) or "none"
+        raise UsageError(f"step {step} of run {run_dir.name} is not pinned (pinned: {listed})")
+    _write_pins(run_dir, pinned - {step})
+
+
+def _write_pins(run_dir: Path, steps: set[int]) -> None:
+    path = checkpoints_dir(run_dir) / PINS
+    files.write_json(path, {"schema": SCHEMA, "steps": sorted(steps)})
 
 
 def retained(
@@ -127,14 +234,21 @@ def retained(
 def prune(run_dir: Path, keep: set[int]) -> list[int]:
     """Delete the complete checkpoints that are not in `keep`; returns their steps.
 
-    The newest, and the one that `latest` names, stay whatever `keep` says. Raises OSError.
+    Whatever `keep` says, these stay: the newest, the newest whose sizes are right, the one that
+    `latest` names, and what is pinned. Raises OSError, and RecordError, with nothing deleted, when
+    the pins cannot be read.
     """
     steps = list_steps(run_dir)
     latest = _readable(_pointer_path(run_dir, LATEST))
-    safe = keep | set(steps[-1:]) | ({latest["step"]} if latest else set())
-    gone = [step for step in steps if step not in safe]
-    for step in gone:
-        files.move_to_trash(step_dir(run_dir, step))
+    safe = keep | pinned_steps(run_dir) | set(steps[-1:]) | ({latest["step"]} if latest else set())
+    whole = (step for step in reversed(steps) if not manifests.problem(step_dir(run_dir, step)))
+    safe |= set(islice(whole, 1))
+    gone = []
+    for step in steps:
+        # Asked anew, for deleting takes its time, and somebody may pin meanwhile.
+        if step not in safe and step not in pinned_steps(run_dir):
+            files.move_to_trash(step_dir(run_dir, step))
+            gone.append(step)
     return gone
 
 

@@ -1,4 +1,4 @@
-"""JSON files that are whole or not there: temporary name, fsync, rename, fsync of the folder.
+"""Files that are whole or not there: temporary name, fsync, rename, fsync of the folder.
 
 A reader sees the old file or the new one, also after a kill or a power loss. Each write waits for
 the disk (about 5 ms on an SSD, far more on a busy one), so this is for files written a few times
@@ -8,12 +8,14 @@ caller knows whether they may stop anything. Values are encoded as `cupel.record
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import shutil
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,12 @@ _FOREIGN_AGE_S = 3600.0
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
     """Replace a JSON file at once. Raises OSError, and TypeError for what is not JSON."""
-    temporary = _written_beside(path, fields)
+    write_bytes(path, codec.encode_document(fields))
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Replace any file at once. Raises OSError, and leaves nothing behind then."""
+    temporary = _written_beside(path, content)
     try:
         temporary.replace(path)
     except OSError:
@@ -43,7 +50,7 @@ def create_json_exclusively(path: Path, fields: Mapping[str, Any]) -> bool:
 
     Of any number of processes that try, exactly one is told True. Raises OSError.
     """
-    temporary = _written_beside(path, fields)
+    temporary = _written_beside(path, codec.encode_document(fields))
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -86,6 +93,37 @@ def sync_folder(folder: Path) -> None:
         os.close(fd)
 
 
+def open_folder(folder: Path) -> int:
+    """A descriptor that stays with a folder wherever it is moved to. Raises OSError."""
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def place_of(folder: int, last: Path) -> Path:
+    """Where an open folder lies: `last` while it is there, else what the system says of it.
+
+    Linux and macOS can tell; elsewhere, and when the folder was deleted, it is `last` all the same.
+    """
+    for path in (last, *_names_of(folder)):
+        try:
+            if os.path.samestat(path.stat(), os.fstat(folder)):
+                return path
+        except OSError:
+            continue
+    return last
+
+
+def _names_of(folder: int) -> Iterator[Path]:
+    if sys.platform == "darwin":
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            named = fcntl.fcntl(folder, fcntl.F_GETPATH, bytes(1024))
+            yield Path(os.fsdecode(named.rstrip(b"\0")))
+    else:
+        with contextlib.suppress(OSError):
+            yield Path(f"/proc/self/fd/{folder}").readlink()
+
+
 def move_to_trash(path: Path) -> None:
     """Delete a folder so that a kill leaves it whole under its name, or gone from its name."""
     trash = path.with_name(f"{TRASH}{path.name}~{secrets.token_hex(4)}")
@@ -98,18 +136,20 @@ def sweep(folder: Path) -> list[Path]:
     """Remove trash, and temporaries whose writers are dead; returns what was removed.
 
     A temporary of another machine (or of no known form) goes when nothing in it changed for an
-    hour.
+    hour. A link is removed itself, never what it leads to.
     """
     removed = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith(TRASH) or (path.name.startswith(TEMPORARY) and _is_stale(path)):
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(True)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
             removed.append(path)
     return removed
 
 
-def _written_beside(path: Path, fields: Mapping[str, Any]) -> Path:
-    content = codec.encode_document(fields)
+def _written_beside(path: Path, content: bytes) -> Path:
     temporary = path.with_name(temporary_name(path.name))
     try:
         _write_new(temporary, content)
@@ -141,5 +181,6 @@ def _is_stale(path: Path) -> bool:
     parts = path.name.split("~")
     if len(parts) == 5 and parts[1] == processes.this_place().token() and parts[2].isdecimal():
         return not processes.lives(int(parts[2]), parts[3])
-    changed = [entry.lstat().st_mtime for entry in (path, *path.rglob("*"))]
+    inside: Iterable[Path] = () if path.is_symlink() else path.rglob("*")
+    changed = [entry.lstat().st_mtime for entry in (path, *inside)]
     return time.time() - max(changed) > _FOREIGN_AGE_S

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -23,6 +24,7 @@ from cupel import registry
 from cupel.checkpoint.parts import Parts, Stateful
 from cupel.checkpoint.room import CheckpointRoom, Restored
 from cupel.checkpoint.stop import StopRequest
+from cupel.checkpoint.writing import Failed, Saved, Skipped, Waited
 from cupel.errors import CheckpointError, TrainingFailed
 from cupel.events import Dispatcher, Event, StepView
 from cupel.randomness import Streams
@@ -70,7 +72,7 @@ class Loop:
         self._recorder, self._room = recorder, room
         self._checkpoint_every = checkpoint_every
         self._streams = Streams(seed)
-        self._saved_at = -1
+        self._saved_at = self._on_disk = -1  # equal on all ranks; true on rank 0
         self._loss: Tensor | float = math.nan  # of the last step, perhaps still on the device
         self._measured: dict[str, Any] = {}  # by monitors, in this step
 
@@ -106,7 +108,7 @@ class Loop:
             return None
         restored = self._room.restore(self.parts, map_location=str(self.world.device))
         if restored is not None:
-            self._saved_at = self.progress.step
+            self._saved_at = self._on_disk = self.progress.step
             self.dispatcher.tell(Event.RESUMED, {"step": restored.step})
         return restored
 
@@ -127,8 +129,11 @@ class Loop:
                 self._step()
                 self._between_steps()
             self._finish()
-        except Exception as error:
-            self.dispatcher.tell(Event.FAILURE, error)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                self.dispatcher.tell(Event.FAILURE, error)
+            with suppress(Exception):  # recorded; the error at hand is the one to tell
+                self._hear_of_checkpoints(wait=True)
             raise
         self.dispatcher.tell(Event.RUN_END, {"step": self.progress.step})
         return Outcome("finished", self.progress.step)
@@ -250,6 +255,9 @@ class Loop:
 
     def _between_steps(self) -> None:
         step = self.progress.step
+        if self._room is not None and self.world.first:
+            self._room.prepare(self.parts)  # once, now that the optimizer has its moments
+        self._hear_of_checkpoints()
         if step % self.settings.evaluate_every == 0 or step == self.settings.steps:
             self._evaluate()
         due = self._checkpoint_every is not None and step % self._checkpoint_every == 0
@@ -295,35 +303,79 @@ class Loop:
             return self.workload.evaluate()
 
     def _save(self, *, must: bool) -> None:
-        """Write a checkpoint from rank 0, once a step.
+        """Take a checkpoint on rank 0, once a step, and go on; rank 0 writes it meanwhile.
 
-        A failure in the middle of a run is recorded and told, and the next one may succeed;
-        with `must` (at the end, or when asked to stop) it is raised.
+        A failure in the middle of a run is recorded and told, and the next one may succeed. With
+        `must` (at the end, or when asked to stop) no rank goes on before this step's checkpoint
+        is on the disk, and a failure is raised.
         """
-        if self._room is None or self.progress.step in (0, self._saved_at):
+        step, room = self.progress.step, self._room
+        if room is None or step == 0 or (step == self._saved_at and not must):
             return
-        written = self.world.first and self._write_checkpoint(self._room, must=must)
-        if self.world.any(written):  # no rank goes on before the checkpoint is on the disk
-            self._saved_at = self.progress.step
+        if must:
+            self._hear_of_checkpoints(wait=True)
+            if self.world.any(self.world.first and self._on_disk == step):
+                return
+        if self.world.any(self.world.first and self._write_checkpoint(room, must=must)):
+            self._saved_at = step
 
     def _write_checkpoint(self, room: CheckpointRoom, *, must: bool) -> bool:
-        """Whether it could be written; with `must` a failure is raised instead."""
+        """Whether it was taken; with `must` it is on the disk then, or a failure is raised."""
         step, progress = self.progress.step, self.progress
         metrics = progress.evaluation if progress.evaluated_at == step else {}
+        if not must:
+            taken = room.begin(step, self.parts, metrics=metrics)
+            self._hear_of_checkpoints()
+            return taken
         try:
-            saved = room.save(step, self.parts, metrics=metrics)
+            self._tell_saved(room.save(step, self.parts, metrics=metrics))
         except CheckpointError as error:
-            self._recorder.event("checkpoint_failed", step=step, reason=str(error))
-            self._recorder.note(f"checkpoint at step {step} FAILED: {error}")
-            if must:
-                raise
-            self.dispatcher.tell(Event.FAILURE, error)
-            return False
-        self._recorder.event(
-            "checkpoint_saved", step=step, seconds=saved.seconds, bytes=saved.bytes
-        )
-        self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
+            self._record_failed(step, error)
+            raise
         return True
+
+    def _hear_of_checkpoints(self, *, wait: bool = False) -> None:
+        """Record and tell what became of those that were begun; with `wait`, of all."""
+        if self._room is None or not self.world.first:
+            return
+        if wait:
+            self._room.wait()
+        unexpected: list[Exception] = []
+        for news in self._room.news():
+            match news:
+                case Saved():
+                    self._tell_saved(news)
+                case Failed(step=step, error=CheckpointError() as error):
+                    self._record_failed(step, error)
+                    self.dispatcher.tell(Event.FAILURE, error)
+                case Failed(step=step, error=error):  # Superseded, or a mistake of ours
+                    self._record_failed(step, error)
+                    unexpected.append(error)
+                case Skipped(step=step, writing=writing):
+                    self._recorder.event("checkpoint_skipped", step=step, writing=writing)
+                case Waited(step=step, writing=writing, seconds=seconds):
+                    self._recorder.event(
+                        "checkpoint_waited", step=step, writing=writing, seconds=seconds
+                    )
+        if unexpected:
+            raise unexpected[0]
+
+    def _tell_saved(self, saved: Saved) -> None:
+        self._on_disk = saved.step
+        self._recorder.event(
+            "checkpoint_saved",
+            step=saved.step,
+            seconds=saved.seconds,
+            stalled=saved.stalled,
+            bytes=saved.bytes,
+        )
+        for line in saved.notes:
+            self._recorder.note(line)
+        self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
+
+    def _record_failed(self, step: int, error: Exception) -> None:
+        self._recorder.event("checkpoint_failed", step=step, reason=str(error))
+        self._recorder.note(f"checkpoint at step {step} FAILED: {error}")
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -1,8 +1,9 @@
 """Checks before the first step: will memory and disk carry this run?
 
 Memory is a lower bound from parameter counts (weights, gradients, moments of the built-in
-optimizers, EMA); activations are not counted, so passing is no promise, and failing is certain.
-Disk is what the checkpoints take when all that are kept are there.
+optimizers, EMA) and the copy from which checkpoints are written in the background; activations
+are not counted, so passing is no promise, and failing is certain. Disk is what the checkpoints
+take when all that are kept are there.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ def check(
     folder: Path,
     checkpoints_kept: int,
     device: torch.device,
+    background: bool = False,
 ) -> dict[str, int]:
     """Raise PreflightError when memory or disk is certainly too small; else the estimates in bytes.
 
-    `folder` is where the run will be written; `checkpoints_kept` how many stand there at once.
+    `folder` is where the run will be written; `checkpoints_kept` how many stand there at once;
+    `background` says that this process will hold a copy of a checkpoint in the host's memory.
     """
     trained = _bytes(p for p in model.parameters() if p.requires_grad)
     weights = _bytes(model.parameters()) + _bytes(model.buffers())
@@ -37,7 +40,10 @@ def check(
     checkpoint = weights + _moments(settings.optimizer) * trained + average
     memory = checkpoint + trained  # the gradients
     here = next(model.parameters()).device.type == device.type
-    _check_memory(memory - (weights if here else 0), device)
+    missing = memory - (weights if here else 0)
+    _check_memory(missing, device)
+    if background:
+        _check_copy(checkpoint, beside=missing if device.type == "cpu" else 0)
     # One more than are kept: an old checkpoint goes only when the new one is safe.
     disk = checkpoint * (checkpoints_kept + 1)
     free = shutil.disk_usage(folder).free
@@ -75,6 +81,16 @@ def _check_memory(needed: int, device: torch.device) -> None:
         raise PreflightError(
             f"weights, gradients and optimizer state need {_size(needed)} on {device} before the "
             f"first step, and {_size(free)} are free there; make the model smaller"
+        )
+
+
+def _check_copy(checkpoint: int, *, beside: int) -> None:
+    free = psutil.virtual_memory().available - beside
+    if checkpoint > free:
+        raise PreflightError(
+            f"writing checkpoints in the background needs a copy of {_size(checkpoint)} in memory, "
+            f"and {_size(max(0, free))} are left for it; do without with "
+            "checkpoint.background=false"
         )
 
 

@@ -94,8 +94,10 @@ def prepare(
         workload.model,
         ready.train,
         folder=_existing(root),
-        checkpoints_kept=ready.checkpoint.keep_last + (1 if ready.checkpoint.best else 0),
+        checkpoints_kept=ready.checkpoint.keep_last
+        + (ready.checkpoint.keep_best if ready.checkpoint.best else 0),
         device=world.device,
+        background=ready.checkpoint.background and world.first,
     )
     return ready
 
