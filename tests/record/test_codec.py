@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import struct
+from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from cupel.record.codec import (
     encode_document,
     encode_event,
     encode_line,
+    encode_step,
+    shortened,
 )
 
 NUMBERS = st.one_of(st.floats(), st.booleans(), st.integers(-(2**63), 2**64 - 1))
@@ -46,6 +49,53 @@ def test_a_line_of_metrics_comes_back_bit_for_bit(metrics: dict[str, object]) ->
     decoded = decode_line(line)
     assert list(decoded) == list(metrics)
     assert all(same(decoded[key], value) for key, value in metrics.items())
+
+
+ANY = LISTS | st.integers() | st.none() | st.text(max_size=3) | st.just(Fraction(1, 2))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    st.dictionaries(KEYS | st.sampled_from(["_step", "_t", "null", "NaN"]), ANY, max_size=4),
+    st.integers(-(2**40), 2**40),
+    st.floats(0, 1e10),
+)
+def test_the_quick_way_of_a_step_writes_and_refuses_what_the_careful_one_does(
+    metrics: dict[str, object], step: int, now: float
+) -> None:
+    def line_or_error(encode: Callable[[], bytes]) -> bytes | str:
+        try:
+            return encode()
+        except (TypeError, ValueError) as error:
+            return str(error)
+
+    quick = line_or_error(lambda: encode_step(step, now, metrics))
+    if {"_step", "_t"} & metrics.keys():
+        assert "are the record's own" in str(quick)
+    else:
+        fields = {"_step": step, "_t": now, **metrics}
+        assert quick == line_or_error(lambda: encode_line(fields))
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{"a": 2**70, "b": -(2**70)}, {1: 2.0}, {"\udcff": 1.0}, {"a": None}, {"a": 10**5000}],
+)
+def test_nothing_slips_through_the_quick_way(metrics: dict[str, object]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        encode_step(1, 2.0, metrics)
+
+
+def test_what_looks_too_large_in_sum_is_kept() -> None:
+    metrics = {"a": 1e308, "b": 1e308, "c": 2**64 - 1, "d": True, "e": -math.inf}
+    assert decode_line(encode_step(1, 2.0, metrics)) == {"_step": 1, "_t": 2.0, **metrics}
+
+
+def test_a_message_shows_the_beginning_of_a_very_long_name() -> None:
+    with pytest.raises(TypeError, match=r"the metric 'x+…': None") as raised:
+        encode_step(1, 2.0, {"x" * 10_000: None})
+    assert len(str(raised.value)) < 300
+    assert shortened("loss") == "loss"
 
 
 @settings(deadline=None, max_examples=60)

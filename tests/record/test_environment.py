@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import platform
 import subprocess
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,74 @@ def test_the_home_folder_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert facts["cwd"] == "~/work"
     assert facts["argv"] == ["~/train.py", "--lr=1"]
     assert "somebody" not in json.dumps(facts)
+
+
+def test_keys_in_the_command_and_the_variables_are_masked_and_the_rest_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.setenv("SLURM_SUBMIT_DIR", "/home/somebody/work")
+    monkeypatch.setenv("NCCL_DEBUG_FILE", "https://me:password@host/x")
+    monkeypatch.setenv("WANDB_API_KEY", "0123456789abcdef0123456789abcdef01234567")
+    monkeypatch.setattr("sys.argv", ["train.py", "--api-key=abc", "--lr=0.1"])
+    facts = environment.at_once()
+    assert facts["argv"] == ["train.py", "--api-key=***", "--lr=0.1"]
+    assert facts["variables"]["SLURM_SUBMIT_DIR"] == "~/work"
+    told = json.dumps(facts)
+    assert not [secret for secret in ("somebody", "password@", "89abcdef0123") if secret in told]
+
+
+def test_what_is_told_at_once_is_told_the_same_in_time(repository: Path) -> None:
+    assert environment.at_once()["git"] is None  # no commit yet
+    git(repository, "commit", "-qm", "first")
+    early, late = environment.at_once()["git"], environment.in_time()["git"]
+    assert early.items() <= late.items()
+    git(repository, "checkout", "-q", "--detach")
+    early, late = environment.at_once()["git"], environment.in_time()["git"]
+    assert early.items() <= late.items()
+    assert early["branch"] == "(detached)"
+
+
+def test_a_patch_is_kept_without_keys_and_its_hash_is_that_of_the_file(repository: Path) -> None:
+    git(repository, "commit", "-qm", "first")
+    path = repository / "dirty.patch"
+    assert environment.keep_patch(path) == {"dirty_patch_sha256": None}
+    assert not path.exists()
+    (repository / "code.py").write_text("a = 2\n")
+    told = environment.keep_patch(path)
+    assert told == {"dirty_patch_sha256": sha256(path.read_bytes()).hexdigest()}
+    (repository / "code.py").write_text("a = 'hf_" + "a1B2" * 9 + "'\n")
+    told = environment.keep_patch(path)
+    assert told["dirty_patch_masked_lines"] == 1
+    assert told["dirty_patch_sha256"] == sha256(path.read_bytes()).hexdigest()
+    assert b"+a = '***'\n" in path.read_bytes()
+
+
+def test_packages_are_those_that_python_itself_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected: dict[str, str] = {}
+    for distribution in importlib.metadata.distributions():
+        expected.setdefault(distribution.metadata["Name"], distribution.version)
+    assert environment.packages() == expected
+    damaged = tmp_path / "damaged-1.0.dist-info"
+    damaged.mkdir()
+    (damaged / "METADATA").write_bytes(b"Name: dam\xff\xfeaged\n")
+    other = tmp_path / "other-2.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_bytes(b"Name: other\r\nVersion: 2.0\r\n\r\nVersion: 3\r\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert environment.packages() == {**expected, "other": "2.0"}
+
+
+def test_a_folder_that_was_deleted_under_the_process_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    facts = environment.collect()
+    assert (facts["cwd"], facts["git"]) == (None, None)
 
 
 def test_collecting_costs_less_than_a_third_of_a_second() -> None:

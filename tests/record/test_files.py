@@ -125,3 +125,50 @@ def test_sweep_takes_what_the_dead_left_and_nothing_of_the_living(tmp_path: Path
     assert set(files.sweep(tmp_path)) == {of_the_dead, old_foreign, trash}
     assert set(tmp_path.iterdir()) == {mine, foreign, other}
     assert files.sweep(tmp_path / "absent") == []
+
+
+def test_an_open_folder_tells_where_it_was_moved_to(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    folder = files.open_folder(tmp_path / "old")
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "old")
+    assert files.place_of(folder, tmp_path / "old") == tmp_path / "old"
+    assert files.place_of(folder, link) == link, "a name that leads there stays"
+    (tmp_path / "old").rename(tmp_path / "new \n💧")
+    assert files.place_of(folder, tmp_path / "old") == tmp_path / "new \n💧"
+    (tmp_path / "old").mkdir()  # another one in its place
+    assert files.place_of(folder, tmp_path / "old") == tmp_path / "new \n💧"
+    (tmp_path / "new \n💧").rmdir()
+    assert files.place_of(folder, tmp_path / "old") == tmp_path / "old", "the last that was known"
+    os.close(folder)
+    with pytest.raises(NotADirectoryError):
+        files.open_folder(Path(__file__))
+
+
+def test_a_sweep_takes_a_link_and_never_what_it_leads_to(tmp_path: Path) -> None:
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "file").write_text("x")
+    (tmp_path / "run").mkdir()
+    links = [tmp_path / "run" / name for name in (".trash-a", ".tmp-a")]
+    for link in links:
+        link.symlink_to(tmp_path / "kept")
+        os.utime(link, (0, 0), follow_symlinks=False)
+    assert files.sweep(tmp_path / "run") == sorted(links)
+    assert not list((tmp_path / "run").iterdir())
+    assert (tmp_path / "kept" / "file").read_text() == "x"
+
+
+def test_a_file_that_the_disk_refuses_leaves_nothing_behind(tmp_path: Path) -> None:
+    import resource
+
+    path = tmp_path / "a.bin"
+    files.write_bytes(path, b"old")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            files.write_bytes(path, b"x" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == b"old"
+    assert [found.name for found in tmp_path.iterdir()] == ["a.bin"]

@@ -86,3 +86,37 @@ def test_of_many_runs_a_message_names_the_five_newest(tmp_path: Path) -> None:
         layout.find_run(tmp_path, "zzz")
     listed = ", ".join(f"run-{number:02d}" for number in range(5))
     assert f"(there are: {listed}); the newest of 20; looked in {tmp_path};" in str(caught.value)
+
+
+def test_segments_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    names = [layout.metrics_name(0, number) for number in (0, 1, 2, 999, 1000, 10_000)]
+    others = [layout.metrics_name(1), layout.metrics_name(10), layout.events_name(),
+              layout.system_name(), "metrics.r0.000.jsonl.gz", "metrics.r0.1.jsonl"]  # fmt: skip
+    for name in (*reversed(names), *others):
+        (tmp_path / name).touch()
+    assert [path.name for path in layout.segments(tmp_path, "metrics")] == names
+    assert [path.name for path in layout.segments(tmp_path, "metrics", 1)] == [others[0]]
+    assert layout.segments(tmp_path, "metrics", 2) == []
+    assert layout.segments(tmp_path / "absent", "metrics") == []
+
+
+def test_each_rank_has_a_console_of_its_own() -> None:
+    assert [layout.console_name(rank) for rank in (0, 1, 12)] == [
+        "console.log",
+        "console.r1.log",
+        "console.r12.log",
+    ]
+
+
+def test_trash_and_cache_are_no_projects(tmp_path: Path) -> None:
+    for project in (layout.TRASHED, layout.CACHE, "p"):
+        make_run(tmp_path, project, "a-run")
+    assert [path.parent.name for path in layout.run_dirs(tmp_path)] == ["p"]
+
+
+def test_a_link_is_refused_and_a_folder_or_nothing_is_not(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    layout.refuse_link(tmp_path)
+    layout.refuse_link(tmp_path / "absent")
+    with pytest.raises(RecordError, match=r"link is a link to .*nowhere"):
+        layout.refuse_link(tmp_path / "link")

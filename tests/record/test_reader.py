@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cupel.errors import RecordError
-from cupel.record import files, layout
+from cupel.errors import RecordError, UsageError
+from cupel.record import files, layout, reader
 from cupel.record.codec import encode_line
+from cupel.record.media import store_artifact, store_media
 from cupel.record.reader import RunRecord, find_unfinished, list_runs
 from cupel.record.session import Session
 
@@ -124,6 +125,26 @@ def test_a_line_without_a_step_is_damaged(tmp_path: Path, line: bytes) -> None:
     (write_session(run_dir, 1) / layout.metrics_name()).write_bytes(line + b"\n")
     run = RunRecord(run_dir)
     assert (run.history(), run.damaged_lines) == ([], 1)
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", None])
+def test_a_damaged_session_file_does_not_bring_back_what_was_gone_back_over(
+    tmp_path: Path, damage: bytes | None
+) -> None:
+    first = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
+    first.begin_at(0)
+    for step in (1, 2, 3, 4):
+        first.log({"loss": 1.0}, step=step)
+    first.finish("interrupted")
+    second = Session.resume(first.run_dir)
+    second.begin_at(2)
+    second.log({"loss": 2.0}, step=3)
+    second.finish("interrupted")
+    path = second.dir / layout.SESSION
+    path.unlink() if damage is None else path.write_bytes(damage)
+    run = RunRecord(first.run_dir)
+    assert [(row["_step"], row["loss"]) for row in run.history()] == [(1, 1.0), (2, 1.0), (3, 2.0)]
+    assert run.status == "interrupted"
 
 
 @settings(deadline=None, max_examples=40)
@@ -241,3 +262,161 @@ def test_a_damaged_config_is_named(tmp_path: Path) -> None:
     (tmp_path / "run" / layout.CONFIG).write_text('{"config": 3}')
     with pytest.raises(RecordError, match=r"config\.json holds no configuration"):
         _ = RunRecord(tmp_path / "run").config
+
+
+def start(root: Path, **more: Any) -> Session:
+    return Session.start(root=root, project="p", name="n", config={}, identity="i", **more)
+
+
+def test_media_follow_the_sessions_that_count_and_artifacts_stay(tmp_path: Path) -> None:
+    session = start(tmp_path)
+    for step in (1, 2, 3):
+        store_media(session, "x/y", step=step, kind="image", suffix="png", data=b"%d" % step)
+    (tmp_path / "notes.txt").write_text("hello")
+    store_artifact(session, tmp_path / "notes.txt", name="notes", kind="text")
+    session.finish("interrupted")
+    resumed = Session.resume(session.run_dir)
+    resumed.begin_at(1)
+    store_media(resumed, "x/y", step=2, kind="image", suffix="png", data=b"new")
+    record = RunRecord(session.run_dir)
+    assert [(m["_session"], m["step"], m["bytes"]) for m in record.media()] == [
+        (1, 1, 1),
+        (2, 2, 3),
+    ]
+    for medium in record.media():
+        path = record.run_dir / medium["path"]
+        assert path.read_bytes() in (b"1", b"new")
+    (artifact,) = record.artifacts()
+    assert (artifact["name"], artifact["version"], artifact["kind"]) == ("notes", 0, "text")
+    assert (record.run_dir / artifact["path"]).is_dir()
+    resumed.finish("failed")
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    st.lists(st.lists(st.text("ab \u00e9\U0001f600", max_size=4), max_size=5), max_size=3),
+    st.none() | st.integers(0, 9),
+    st.integers(1, 8),
+)
+def test_the_end_of_the_console_is_the_end_of_all_that_was_printed(
+    tmp_path_factory: pytest.TempPathFactory,
+    printed: list[list[str]],
+    last: int | None,
+    block: int,
+) -> None:
+    run_dir = write_run(tmp_path_factory.mktemp("root") / "p" / "run")
+    for number, lines in enumerate(printed, start=1):
+        folder = write_session(run_dir, number)
+        (folder / layout.CONSOLE).write_bytes("".join(f"{line}\n" for line in lines).encode())
+    expected = [line for lines in printed for line in lines]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "_TAIL_BYTES", block)
+        found = RunRecord(run_dir).console(last=last)
+    assert found == (expected if last is None else expected[max(0, len(expected) - last) :])
+    if len(printed) > 1:
+        assert RunRecord(run_dir).console(session=2) == printed[1]
+
+
+def test_without_a_console_or_measurements_there_are_none(tmp_path: Path) -> None:
+    session = start(tmp_path)
+    record = RunRecord(session.run_dir)
+    assert (record.console(), record.system(), record.media(), record.artifacts()) == ([],) * 4
+    session.finish("failed")
+
+
+def test_what_the_machine_did_is_read_with_its_session(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "p" / "run")
+    for number in (1, 2):
+        path = write_session(run_dir, number) / layout.system_name()
+        path.write_bytes(b'{"_t":1.5,"cpu":50.0}\n{"cpu":1}\n{"_t":2')
+    record = RunRecord(run_dir)
+    assert record.system() == [
+        {"_t": 1.5, "cpu": 50.0, "_session": 1},
+        {"_t": 1.5, "cpu": 50.0, "_session": 2},
+    ]
+    assert record.damaged_lines == 4
+
+
+def test_a_session_elsewhere_that_gives_no_sign_is_silent_and_may_be_resumed(
+    tmp_path: Path,
+) -> None:
+    session = start(tmp_path)
+    path = session.dir / layout.heartbeat_name()
+    session.finish("interrupted")
+    fields = files.read_json(session.dir / layout.SESSION)
+    files.write_json(session.dir / layout.SESSION, {**fields, "status": "running"})
+    files.write_json(path, {**files.read_json(path), "host": "elsewhere", "machine": "other"})
+    record = RunRecord(session.run_dir)
+    assert record.status == "running"
+    os.utime(path, (time.time() - 100, time.time() - 100))
+    assert record.status == "silent"
+    assert not record.sessions[-1].is_over
+    found = find_unfinished(tmp_path, "p", "i")
+    assert found is not None
+    assert found.run_id == session.run_id
+    resumed = Session.resume(session.run_dir)
+    assert record.status == "running"
+    resumed.finish("failed")
+
+
+def test_the_thousandth_segment_comes_after_the_999th(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "p" / "run")
+    folder = write_session(run_dir, 1)
+    for segment in (999, 1000):
+        line = encode_line({"_step": 1, "_t": 0.0, "segment": segment})
+        (folder / layout.metrics_name(0, segment)).write_bytes(line)
+    record = RunRecord(run_dir)
+    assert record.history() == [{"_step": 1, "_t": 0.0, "segment": 1000}]
+    assert record.series("segment").y.tolist() == [1000.0]
+    assert next(reader.newest_lines(record.sessions[0]))["segment"] == 1000
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ({"points": 0}, "0 points are none"),
+        ({"range": (2, 1)}, r"the range 2 to 1 ends before it begins"),
+        ({"range": (float("nan"), 1)}, "has no end"),
+        ({"session": 7}, "no session of run .* is called '7'"),
+    ],
+)
+def test_a_view_that_cannot_be_is_refused(tmp_path: Path, wrong: dict[str, Any], told: str) -> None:
+    run_dir = write_run(tmp_path / "p" / "run")
+    write_lines(write_session(run_dir, 1), [1, 2], mark=1)
+    record = RunRecord(run_dir)
+    for read in (record.history, record.series, record.buckets):
+        with pytest.raises(UsageError, match=told):
+            read("mark", **wrong)
+
+
+def test_keys_that_nobody_logged_have_no_points(tmp_path: Path) -> None:
+    run_dir = write_run(tmp_path / "p" / "run")
+    record = RunRecord(run_dir)
+    assert record.buckets(["a", "b"])["a"].count.tolist() == []
+    write_lines(write_session(run_dir, 1), [1, 2], mark=1)
+    assert record.history("absent", x="time", points=3) == []
+    assert record.history("mark", x="absent") == []
+    assert len(record.series("absent").x) == len(record.series("mark", x="absent").y) == 0
+    both = record.buckets(["absent", "mark"], points=2)
+    assert both["absent"].count.tolist() == [0, 0]
+    assert both["mark"].count.tolist() == [1, 1]
+    assert record.buckets("absent", range=(0, 4), points=2)["absent"].x1.tolist() == [2.0, 4.0]
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.integers(0, 12), max_size=5), st.integers(1, 400))
+def test_the_newest_lines_are_those_at_the_end_of_all_segments(
+    tmp_path_factory: pytest.TempPathFactory, segments: list[int], most: int
+) -> None:
+    run_dir = write_run(tmp_path_factory.mktemp("root") / "p" / "run")
+    folder = write_session(run_dir, 1)
+    whole, step = b"", 0
+    for segment, count in enumerate(segments):
+        lines = [encode_line({"_step": step + n}) for n in range(count)]
+        (folder / layout.metrics_name(0, segment)).write_bytes(b"".join(lines))
+        whole, step = whole + b"".join(lines), step + count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reader, "_TAIL_BYTES", most)
+        found = [line["_step"] for line in reader.newest_lines(RunRecord(run_dir).sessions[0])]
+    assert found == list(range(step - 1, step - 1 - len(found), -1))
+    assert len(found) >= whole[-most:].count(b"\n") - 1 if most < len(whole) else len(found) == step

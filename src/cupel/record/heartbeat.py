@@ -2,7 +2,8 @@
 
 On the same machine the process itself is looked for, so a kill is seen at once, and neither a pid
 used again nor a restart deceives. From another machine (shared storage, a container) only the
-file's age tells, so there a death is seen after a minute.
+file's age tells: after a minute the process is `silent`, which may be a death, a broken network or
+clocks that differ.
 The same thread makes the session's lines survive a power loss, every one and a half seconds.
 """
 
@@ -13,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from cupel.errors import RecordError
 from cupel.record import files, processes
@@ -21,6 +23,10 @@ from cupel.record.layout import SCHEMA
 TOUCH_S = 5.0
 SYNC_S = 1.5
 STALE_S = 60.0
+
+Sign = Literal["alive", "dead", "silent"]
+
+_STOPPING_S = 5.0  # a thread that hangs on a dead disk must not keep its process from ending
 
 
 def write_heartbeat(path: Path) -> None:
@@ -31,14 +37,20 @@ def write_heartbeat(path: Path) -> None:
 class Heartbeat:
     """Keeps the file of `write_heartbeat` fresh, by a thread, until `stop`.
 
-    `sync()` is called every 1.5 s; `on_problem(error)` hears of its OSErrors and of the
-    heartbeat's own.
+    `sync()` is called every 1.5 s; `on_problem(error)` hears what it raises, and of the heartbeat's
+    own errors. With `folder`, an open folder, the file is touched in it wherever it was moved to.
     """
 
     def __init__(
-        self, path: Path, *, sync: Callable[[], None], on_problem: Callable[[OSError], None]
+        self,
+        path: Path,
+        *,
+        sync: Callable[[], None],
+        on_problem: Callable[[Exception], None],
+        folder: int | None = None,
     ) -> None:
-        self._path, self._sync, self._on_problem = path, sync, on_problem
+        self._path, self._folder = path, folder
+        self._sync, self._on_problem = sync, on_problem
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="cupel-heartbeat", daemon=True)
         self._thread.start()
@@ -46,7 +58,7 @@ class Heartbeat:
     def stop(self) -> None:
         """End the thread; the file stays, and its process may live on."""
         self._stopped.set()
-        self._thread.join()
+        self._thread.join(_STOPPING_S)
 
     def _beat(self) -> None:
         touched = time.monotonic()
@@ -54,30 +66,51 @@ class Heartbeat:
             try:
                 if time.monotonic() - touched >= TOUCH_S - SYNC_S / 2:
                     touched = time.monotonic()
-                    os.utime(self._path)
+                    if self._folder is None:
+                        os.utime(self._path)
+                    else:
+                        os.utime(self._path.name, dir_fd=self._folder)
                 self._sync()
-            except OSError as error:
+            except Exception as error:  # a thread that ends here would look like a death
                 self._on_problem(error)
 
 
 def is_alive(path: Path) -> bool:
-    """Whether the process that a heartbeat file names still runs.
+    """Whether the process that a heartbeat file names still runs, as far as can be told."""
+    return sign(path) == "alive"
 
-    Without a readable file the age of its folder decides: a session writes its heartbeat first
-    thing, so a young folder without one is just starting.
+
+def sign(path: Path) -> Sign:
+    """What the process that a heartbeat file names shows of itself.
+
+    `silent`: it cannot be looked at from here and has not touched its file for a minute. Without
+    a whole file the age of its folder decides: a session writes its heartbeat first thing, so a
+    young folder without one is just starting.
     """
     try:
         process = processes.Process.from_json(files.read_json(path))
-    except (RecordError, KeyError, TypeError, ValueError):
-        return _is_fresh(path.parent)
-    here, there = processes.this_place(), process.place
-    if (here.host, here.pid_namespace) != (there.host, there.pid_namespace):
-        return _is_fresh(path)
-    return here == there and processes.lives(process.pid, process.start)
+    except (RecordError, KeyError, TypeError, ValueError, OverflowError):
+        if path.exists() and not os.access(path, os.R_OK):  # somebody else's
+            return _by_age(path)
+        return "alive" if _is_fresh(path.parent) else "dead"
+    here = processes.this_place()
+    if not here.shares_pids_with(process.place):
+        return _by_age(path)
+    if here.boot_id != process.place.boot_id:
+        return "dead"
+    if processes.lives(process.pid, process.start):
+        return "alive"
+    return _by_age(path) if processes.is_hidden(process.pid) else "dead"
+
+
+def _by_age(path: Path) -> Sign:
+    return "alive" if _is_fresh(path) else "silent"
 
 
 def _is_fresh(path: Path) -> bool:
+    # A beat from the future comes from a clock that differs or was set back: it proves as little
+    # as an old one, and would prove it for as long as the clocks differ.
     try:
-        return time.time() - path.stat().st_mtime < STALE_S
+        return abs(time.time() - path.stat().st_mtime) < STALE_S
     except OSError:
         return False

@@ -1,8 +1,10 @@
 """Where everything of a run lies: the root, names of files, new ids, and how a run is found.
 
-Nothing here writes. A folder is taken for a run by its place, `root/project/run_id`; `root/.cache`
-and `project/studies` are not runs. A change to a name in this file is a change of the format:
-raise SCHEMA, keep reading the old one, and add a golden record of it.
+Nothing here writes. A folder is taken for a run by its place, `root/project/run_id`; `root/.cache`,
+`root/.trash` and `project/studies` are not runs. A project's folder may be a link to another disk:
+that is its owner's choice. Below a run nothing is written through a link. A change to a name in
+this file is a change of the format: raise SCHEMA, keep reading the old one, and add a golden
+record of it.
 """
 
 from __future__ import annotations
@@ -27,8 +29,12 @@ SESSION = "session.json"
 ENVIRONMENT = "env.json"
 DIRTY_PATCH = "dirty.patch"
 TRAINING_LOG = "training.log"
+CONSOLE = "console.log"
 SESSIONS = "sessions"
 CHECKPOINTS = "checkpoints"
+CACHE = ".cache"  # in the root: derived, may be deleted
+TRASHED = ".trash"  # in the root: what `runs rm` took
+_LONGEST_SHOWN = 80  # characters of a name in a message
 _SHOWN = 5  # runs in a message
 
 
@@ -58,6 +64,30 @@ def events_name(rank: int = 0, segment: int = 0) -> str:
     return f"events.r{rank}.{segment:03d}.jsonl"
 
 
+def system_name(rank: int = 0, segment: int = 0) -> str:
+    """The file of what one rank's process and machine were doing, a line every few seconds."""
+    return f"system.r{rank}.{segment:03d}.jsonl"
+
+
+def console_name(rank: int = 0) -> str:
+    """The file of what one rank printed."""
+    return CONSOLE if rank == 0 else f"console.r{rank}.log"
+
+
+def segments(session: Path, kind: str, rank: int = 0) -> list[Path]:
+    """One rank's files of a kind (`metrics`, `events`, `system`), oldest first; may be empty.
+
+    By number, not by name: the thousandth segment comes after the 999th.
+    """
+    wanted = re.compile(rf"{kind}\.r{rank}\.([0-9]{{3,9}})\.jsonl")
+    try:
+        matches = [wanted.fullmatch(path.name) for path in session.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    found = sorted((int(match[1]), match[0]) for match in matches if match)
+    return [session / name for _, name in found]
+
+
 def heartbeat_name(rank: int = 0) -> str:
     """The file that says which process a session is, and that it lives."""
     return f"heartbeat.r{rank}"
@@ -77,8 +107,18 @@ def slug(name: str) -> str:
 def check_name(kind: str, name: str) -> str:
     """The name itself when it can be the name of a folder of ours; else raises UsageError."""
     if why := refusal(name):
-        raise UsageError(f"{name!r} cannot be the name of a {kind}: {why}")
+        shown = repr(name[:_LONGEST_SHOWN]) + ("…" if len(name) > _LONGEST_SHOWN else "")
+        raise UsageError(f"{shown} cannot be the name of a {kind}: {why}")
     return name
+
+
+def refuse_link(path: Path) -> None:
+    """Raise RecordError when a folder of a run is a link: what is written might go anywhere."""
+    if path.is_symlink():
+        raise RecordError(
+            f"{path} is a link to {path.readlink()}, and nothing is written through a link in a "
+            "project's folder; give the run another id, or put a real folder there"
+        )
 
 
 def run_dirs(root: Path, project: str | None = None) -> Iterator[Path]:

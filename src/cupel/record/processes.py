@@ -1,8 +1,10 @@
 """Who a process is, so that another can tell later whether it still lives.
 
 A pid alone says nothing: pids are used again, machines restart, containers count their own. So a
-process is its pid, its start time, and the place where that pid means something: host, boot and
+process is its pid, its start time, and the place where that pid means something: machine, boot and
 pid namespace. Linux is read from /proc; elsewhere psutil gives the start time and the boot.
+What is written down about a machine besides its host name is a hash, since its id is not for
+strangers.
 """
 
 from __future__ import annotations
@@ -18,11 +20,21 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a pid means something: one host, one boot of it, one namespace of pids."""
+    """Where a pid means something: one machine, one boot of it, one namespace of pids.
+
+    Host names are given twice (`localhost`, a cloned image); `machine` tells such machines apart.
+    It is empty where a system has no id, and in records of before there was one.
+    """
 
     host: str
     boot_id: str
     pid_namespace: str
+    machine: str = ""
+
+    def shares_pids_with(self, other: Place) -> bool:
+        """Whether a pid of there can be looked up here, were it of this boot."""
+        same = (self.host, self.pid_namespace) == (other.host, other.pid_namespace)
+        return same and (self.machine == other.machine or not (self.machine and other.machine))
 
     def token(self) -> str:
         """Eight hexadecimal digits for use in the names of temporary files."""
@@ -39,13 +51,16 @@ class Process:
     place: Place
 
     def as_json(self) -> dict[str, Any]:
-        """A flat mapping: pid, start, host, boot_id, pid_namespace."""
+        """A flat mapping: pid, start, host, boot_id, pid_namespace, machine."""
         return {"pid": self.pid, "start": self.start, **asdict(self.place)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Process:
         """The inverse of `as_json`. Raises KeyError, TypeError or ValueError on anything else."""
-        place = Place(*(str(fields[name]) for name in ("host", "boot_id", "pid_namespace")))
+        host, boot_id, namespace = (
+            str(fields[name]) for name in ("host", "boot_id", "pid_namespace")
+        )
+        place = Place(host, boot_id, namespace, str(fields.get("machine", "")))
         return cls(int(fields["pid"]), str(fields["start"]), place)
 
 
@@ -59,7 +74,16 @@ def this_place() -> Place:
         import psutil
 
         namespace, boot_id = "", str(int(psutil.boot_time()))
-    return Place(socket.gethostname(), boot_id, namespace)
+    return Place(socket.gethostname(), boot_id, namespace, _machine())
+
+
+def _machine() -> str:
+    # machine-id(5) asks that the id itself be kept to the machine, and a keyed hash of it be used.
+    try:
+        found = Path("/etc/machine-id").read_bytes().strip()
+    except OSError:
+        return ""
+    return hashlib.blake2b(found, key=b"cupel", digest_size=8).hexdigest() if found else ""
 
 
 def this_process() -> Process:
@@ -73,6 +97,20 @@ def this_process() -> Process:
 def lives(pid: int, start: str) -> bool:
     """Whether that very process of this place still runs; a zombie does not."""
     return start_of(pid) == start
+
+
+def is_hidden(pid: int) -> bool:
+    """Whether a process has this pid that we may not look at, so that nothing is known of it.
+
+    Machines with many users mount /proc with hidepid: one sees one's own processes only.
+    """
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return start_of(pid) is None
+    except (OSError, OverflowError):
+        return False
+    return False
 
 
 def start_of(pid: int) -> str | None:

@@ -1,33 +1,49 @@
 """Reads what runs left on disk, and tells the truth about it: a killed run is `crashed`.
 
-Nothing here writes, caches or follows. Damaged lines are skipped and counted, damaged files are
-named in `problem`; only the reading of a damaged `results.json` or `config.json` raises. Listing
-reads two small files a run (about 0.2 ms); `history` parses every line (about 2 µs each).
+Nothing here changes a run; columns of large metrics are kept beside the projects, in `.cache`.
+Damaged lines are skipped and counted, damaged files are named in `problem`; only the reading of a
+damaged `results.json` or `config.json` raises. Listing reads two small files a run (about 0.2 ms);
+`history` reads every line (about 2 µs each), unless few keys are asked of a large run.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from cupel.errors import RecordError, ResumeError
-from cupel.record import checkpoints, files, layout
+from cupel.errors import RecordError, ResumeError, UnknownName, UsageError
+from cupel.record import checkpoints, compaction, console, files, layout
 from cupel.record.codec import decode_line
-from cupel.record.heartbeat import is_alive
+from cupel.record.curve import Range, checked_range, edges_of
+from cupel.record.heartbeat import sign
+from cupel.record.history import View, thinned
+from cupel.record.lines import LineFile
+from cupel.record.metrics import Metrics
+from cupel.record.series import STEP, TIME
+from cupel.record.summary import Summary, summarise
 
-Status = Literal["running", "finished", "failed", "interrupted", "crashed", "damaged"]
+if TYPE_CHECKING:
+    from cupel.record.curve import Buckets, Curve, Series
+
+Status = Literal["running", "finished", "failed", "interrupted", "crashed", "silent", "damaged"]
 
 _TAIL_BYTES = 64 * 1024
 _ENDED: tuple[Status, ...] = ("finished", "failed", "interrupted")
-_UNFINISHED: tuple[Status, ...] = ("crashed", "failed", "interrupted")
+_UNFINISHED: tuple[Status, ...] = ("crashed", "failed", "interrupted", "silent")
+_SIGNS: dict[str, Status] = {"alive": "running", "dead": "crashed", "silent": "silent"}
 
 
 @dataclass(frozen=True, slots=True)
 class SessionInfo:
-    """What one session's folder says; `fields` is all of session.json, empty when it is damaged."""
+    """What one session's folder says; `fields` is all of session.json.
+
+    When that is damaged, `fields` holds what its events say of the same: `start_step`, `status`.
+    """
 
     run_dir: Path
     number: int
@@ -41,17 +57,21 @@ class SessionInfo:
         try:
             fields = files.read_json(folder / layout.SESSION)
         except RecordError:
-            fields = {}
+            fields = _told_by_events(folder)
         for status in _ENDED:
             if fields.get("status") == status:
                 return cls(run_dir, number, status, fields)
-        alive = is_alive(folder / layout.heartbeat_name())
-        return cls(run_dir, number, "running" if alive else "crashed", fields)
+        return cls(run_dir, number, _SIGNS[sign(folder / layout.heartbeat_name())], fields)
 
     @property
     def dir(self) -> Path:
         """The session's folder."""
         return layout.session_dir(self.run_dir, self.number)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its process has ended for sure, so that it writes no more."""
+        return self.status not in ("running", "silent")
 
     @property
     def pid(self) -> int | None:
@@ -84,6 +104,22 @@ class SessionInfo:
         """What env.json says. Raises RecordError."""
         return files.read_json(self.dir / layout.ENVIRONMENT)
 
+    def alone(self) -> SessionInfo:
+        """The same session, as if it had not gone on from another."""
+        return replace(self, fields={**self.fields, "start_step": None})
+
+
+def _told_by_events(session: Path) -> dict[str, Any]:
+    """Where a session began and how it ended, as its events have it."""
+    fields: dict[str, Any] = {}
+    for path in layout.segments(session, "events"):
+        for event in chain.from_iterable(LineFile(path, "_event", str).read()):
+            if event["_event"] == "begin":
+                fields["start_step"] = event.get("step")
+            elif event["_event"] == "finish":
+                fields["status"] = event.get("status")
+    return fields
+
 
 class RunRecord:
     """One run's record. Making one reads `run.json` only and never raises.
@@ -96,7 +132,7 @@ class RunRecord:
         self.run_dir = Path(run_dir)
         self.problem: str | None = None
         self.run: dict[str, Any] = {}
-        self._damaged: dict[Path, int] = {}
+        self._damaged: dict[Path, int] = {}  # of events; those of metrics are in _metrics
         try:
             self.run = files.read_json(self.run_dir / layout.RUN)
         except RecordError as error:
@@ -150,80 +186,188 @@ class RunRecord:
 
     @property
     def damaged_lines(self) -> int:
-        """How many lines the calls of `history` and `events` so far could not read."""
-        return sum(self._damaged.values())
+        """How many lines the calls so far could not read, each counted once."""
+        return sum(self._damaged.values()) + sum(self._metrics.damaged.values())
 
     def history(
-        self, keys: Collection[str] | None = None, *, rank: int = 0
+        self,
+        keys: Collection[str] | None = None,
+        *,
+        x: str = STEP,
+        range: Range | None = None,
+        points: int | None = None,
+        rank: int = 0,
+        session: int | None = None,
     ) -> list[dict[str, Any]]:
         """The metrics, a row a step in order of step: `_step`, `_t` and what was logged.
 
-        Where a session went on from step k, what older sessions logged after k is left out. Lines
-        of one step are merged, the later one wins. With `keys`, rows that hold none are left out.
+        Where a session went on from step k, what older sessions logged after k is left out; with
+        `session`, it is that session's rows, and no other's. Lines of one step are merged, the
+        later one wins. With `keys`, rows that hold none are left out.
+        With `x="time"`, or the name of a key, rows are in the order of that and hold it; `range`
+        leaves those from its first to its last place (None: open), and `points` about so many:
+        of every key the least and the greatest in each of equal stretches, and both ends.
+        Raises UsageError for what is no range and no number of points, and for no such session.
         """
-        rows: dict[int, dict[str, Any]] = {}
-        for session in self.sessions:
-            if session.start_step is not None:
-                rows = {step: row for step, row in rows.items() if step <= session.start_step}
-            for line in self._lines(session, f"metrics.r{rank}.*.jsonl", "_step", int):
-                rows.setdefault(line["_step"], {}).update(line)
-        ordered = [rows[step] for step in sorted(rows)]
-        if keys is None:
-            return ordered
-        wanted = {"_step", "_t", *keys}
-        return [
-            {key: value for key, value in row.items() if key in wanted}
-            for row in ordered
-            if not row.keys().isdisjoint(keys)
-        ]
+        view = View(_axis(x), checked_range(range), _checked_points(points))
+        keys = [keys] if isinstance(keys, str) else keys
+        return self._metrics.history(self._counted(session), keys, view, rank)
+
+    def series(
+        self,
+        key: str,
+        *,
+        x: str = STEP,
+        range: Range | None = None,
+        points: int | None = None,
+        rank: int = 0,
+        session: int | None = None,
+    ) -> Series:
+        """The numbers of one key as arrays, in the order of x; parameters as those of `history`.
+
+        `x="time"` is when the number itself was logged. About 0.1 s for 1,000,000 points that are
+        compacted, 1 s before. Integers beyond 2^53 are rounded, what is no number is left out.
+        """
+        points, range = _checked_points(points), checked_range(range)
+        (curve,) = self._curves([key], _axis(x), rank, session)
+        return thinned(curve.series(range), points)
+
+    def buckets(
+        self,
+        keys: str | Collection[str],
+        *,
+        x: str = STEP,
+        range: Range | None = None,
+        points: int = 1000,
+        rank: int = 0,
+        session: int | None = None,
+    ) -> dict[str, Buckets]:
+        """What the numbers of some keys come to in `points` equal stretches of an axis.
+
+        All keys share the stretches: those of `range`, or from the first to the last of all their
+        points; without any, none. Exact, whatever the number of points (`Buckets` says how), and
+        about 30 ms for 2,000 stretches of 10,000,000 points that are compacted.
+        """
+        size, range = _checked_points(points), checked_range(range)
+        keys = [keys] if isinstance(keys, str) else list(keys)
+        curves = self._curves(keys, _axis(x), rank, session)
+        edges = edges_of(curves, range, size or 1)
+        return {key: curve.buckets(edges, range) for key, curve in zip(keys, curves, strict=True)}
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """One number a metric: the last, or what `define_metric` says; and what `set_summary` set.
+
+        Read anew at each call: about 1 ms, and for a large run the first time as long as it takes
+        to compact it.
+        """
+        return self.summarised().values
+
+    def summarised(self) -> Summary:
+        """The summary and the last step that was logged."""
+        return summarise(self._metrics, self.sessions, self.events())
 
     def events(self, *, rank: int = 0) -> list[dict[str, Any]]:
         """All events, oldest first: `_event`, `_t`, `_session` and the fields of each."""
-        return [
-            {**line, "_session": session.number}
-            for session in self.sessions
-            for line in self._lines(session, f"events.r{rank}.*.jsonl", "_event", str)
-        ]
+        return self._lines("events", rank, "_event", str)
+
+    def system(self, *, rank: int = 0) -> list[dict[str, Any]]:
+        """What the process and its machine were doing, a row every few seconds: `_t`, `_session`
+        and the numbers; empty unless that was asked for."""
+        return self._lines("system", rank, "_t", int, float)
+
+    def media(self, *, rank: int = 0) -> list[dict[str, Any]]:
+        """The media that count, oldest first: key, step, kind, path (in the run's folder), …
+
+        As with metrics, a session's own take the place of those after the step it went on from.
+        """
+        starts = [(s.number, s.start_step) for s in self.sessions if s.start_step is not None]
+
+        def counts(event: dict[str, Any]) -> bool:
+            later = [start for number, start in starts if number > event["_session"]]
+            step = event.get("step")
+            return not isinstance(step, int) or step <= min(later, default=step)
+
+        return [e for e in self.events(rank=rank) if e["_event"] == "media" and counts(e)]
+
+    def artifacts(self, *, rank: int = 0) -> list[dict[str, Any]]:
+        """The artifacts, oldest first: name, version, kind, path (in the run's folder), …"""
+        return [event for event in self.events(rank=rank) if event["_event"] == "artifact"]
+
+    def console(
+        self, *, last: int | None = None, rank: int = 0, session: int | None = None
+    ) -> list[str]:
+        """What was printed, a line each, of all sessions; with `last`, at most so many from the
+        end, for which no more is read than they take."""
+        lines: list[str] = []
+        for info in reversed(self._sessions(session)):
+            missing = None if last is None else last - len(lines)
+            if missing == 0:
+                break
+            lines = _last_lines(info.dir / layout.console_name(rank), missing) + lines
+        return lines
 
     def checkpoints(self) -> list[int]:
         """The steps of all complete checkpoints, ascending."""
         return checkpoints.list_steps(self.run_dir)
 
-    def _lines(
-        self, session: SessionInfo, pattern: str, required: str, kind: type
-    ) -> Iterator[dict[str, Any]]:
-        for path in sorted(session.dir.glob(pattern)):
-            *whole, tail = path.read_bytes().split(b"\n")
-            self._damaged[path] = int(bool(tail))  # what follows the last newline was cut off
-            for line in filter(None, whole):
-                try:
-                    fields = decode_line(line)
-                except ValueError:
-                    fields = {}
-                if isinstance(fields.get(required), kind):
-                    yield fields
-                else:
-                    self._damaged[path] += 1
+    @cached_property
+    def _metrics(self) -> Metrics:
+        return Metrics(compaction.cache_folder(self.run_dir, self.run))
+
+    def _curves(self, keys: Sequence[str], x: str, rank: int, session: int | None) -> list[Curve]:
+        logged = self._metrics.logged(self._counted(session), rank)
+        return [logged.curve(key, x) for key in keys]
+
+    def _counted(self, session: int | None) -> list[SessionInfo]:
+        """The sessions whose metrics are asked; of a single one all of them count."""
+        found = self._sessions(session)
+        return found if session is None else [found[0].alone()]
+
+    def _sessions(self, session: int | None) -> list[SessionInfo]:
+        found = self.sessions
+        if session is None:
+            return found
+        wanted = [info for info in found if info.number == session]
+        if not wanted:
+            known = [str(info.number) for info in found]
+            raise UnknownName(f"session of run {self.run_id}", str(session), known)
+        return wanted
+
+    def _lines(self, kind: str, rank: int, required: str, *kinds: type) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
+        for session in self.sessions:
+            for path in layout.segments(session.dir, kind, rank):
+                file = LineFile(path, required, *kinds)
+                for lines in file.read():
+                    found += [{**line, "_session": session.number} for line in lines]
+                self._damaged[path] = file.damaged + file.unfinished
+        return found
 
 
 def newest_lines(session: SessionInfo) -> Iterator[dict[str, Any]]:
-    """The lines at the end of a session's newest metrics of rank 0, the last one first.
+    """The lines at the end of a session's metrics of rank 0, the last one first.
 
-    At most 64 KB of the file are read, whatever its length (about 0.3 ms); damaged lines, and one
+    At most 64 KB are read, whatever the length of the files (about 0.3 ms); damaged lines, and one
     that the reading cuts, are passed over.
     """
-    try:
-        newest = max(session.dir.glob("metrics.r0.*.jsonl"))
-        with newest.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            *whole, _ = file.read().split(b"\n")  # what follows the last newline is unfinished
-    except (OSError, ValueError):  # none yet, or deleted just now
-        return
-    for line in reversed(whole):
+    left = _TAIL_BYTES
+    for path in reversed(layout.segments(session.dir, "metrics")):
         try:
-            yield decode_line(line)
-        except ValueError:
-            continue
+            with path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - left))
+                *whole, _ = file.read().split(b"\n")  # what follows the last newline is unfinished
+        except OSError:  # deleted just now
+            return
+        for line in reversed(whole):
+            try:
+                yield decode_line(line)
+            except ValueError:
+                continue
+        left -= size
+        if left <= 0:
+            return
 
 
 def list_runs(root: str | Path | None = None, *, project: str | None = None) -> list[RunRecord]:
@@ -232,7 +376,7 @@ def list_runs(root: str | Path | None = None, *, project: str | None = None) -> 
     """
     folders = layout.run_dirs(layout.record_root(root), project)
     found = [RunRecord(folder) for folder in folders]
-    runs = [run for run in found if not run.problem or _holds_part_of_a_run(run.run_dir)]
+    runs = [run for run in found if not run.problem or holds_part_of_a_run(run.run_dir)]
     return sorted(runs, key=lambda run: (run.created, run.run_id), reverse=True)
 
 
@@ -258,6 +402,34 @@ def find_to_resume(root: str | Path | None, project: str, identity: str) -> RunR
     return find_unfinished(root, project, identity)
 
 
-def _holds_part_of_a_run(folder: Path) -> bool:
+def holds_part_of_a_run(folder: Path) -> bool:
+    """Whether a folder that stands where a run stands holds anything of one."""
     parts = (layout.RUN, layout.CONFIG, layout.SESSIONS)
     return any((folder / part).exists() for part in parts)
+
+
+def _axis(x: str) -> str:
+    return {"_step": STEP, "_t": TIME}.get(x, x)
+
+
+def _checked_points(points: int | None) -> int | None:
+    if points is not None and points < 1:
+        raise UsageError(f"{points} points are none; give 1 or more")
+    return points
+
+
+def _last_lines(path: Path, most: int | None) -> list[str]:
+    """The last lines of a text, at most so many (None: all); none when there is no such file."""
+    try:
+        with path.open("rb") as file:
+            left = file.seek(0, os.SEEK_END)
+            text = b""
+            while left and (most is None or text.count(b"\n") <= most):
+                size = min(left, _TAIL_BYTES if most is not None else left)
+                left -= size
+                file.seek(left)
+                text = file.read(size) + text
+    except OSError:
+        return []
+    lines = console.lines(text)
+    return lines if most is None else lines[-most:]

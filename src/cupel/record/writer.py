@@ -2,69 +2,183 @@
 
 There is no queue, no buffer and no thread between the caller and the page cache (about 2 µs a
 line). A power loss may cost what was not yet synced; `sync` is called every second or two by the
-session's heartbeat. `append` never raises for what the disk does: it counts what was lost.
+session's heartbeat, and `durability="sync"` does it within each `append` (a hundred times dearer).
+`append` never raises for what the disk does: it counts what was lost, and goes on when it can.
+A file that has grown past its size is sealed, and the next line opens the next one.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
+SEGMENT_BYTES = 64 * 1024 * 1024
+
+Durability = Literal["process", "sync"]
+
+_FLAGS = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
 _sync = getattr(os, "fdatasync", os.fsync)  # macOS has no fdatasync
 
 
 class LineWriter:
     """Appends whole lines to a file that it creates. Raises OSError when it cannot be created.
 
+    With `name_of`, the file is the one of `segment`, and others of these names follow it. With
+    `folder`, an open folder, files are made in it wherever it was moved to.
     `lost` counts the lines that did not get there, `first_error` says why the first one did not.
     Only the process that made it writes: in a child made by fork, lines count as lost.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        name_of: Callable[[int], str] | None = None,
+        segment: int = 0,
+        segment_bytes: int = SEGMENT_BYTES,
+        durability: Durability = "process",
+        folder: int | None = None,
+    ) -> None:
         self.path = path
         self.lost = 0
         self.first_error: OSError | None = None
+        self._name_of, self._segment, self._segment_bytes = name_of, segment, segment_bytes
+        self._durable, self._folder = durability == "sync", folder
         self._pid = os.getpid()
         # A signal handler may log while its own thread is inside append: reentrant.
         self._lock = threading.RLock()
-        self._torn = False
-        self._unsynced = False
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        # Held while descriptors are synced or closed, and never by append, which must not wait.
+        self._closing = threading.Lock()
+        self._sealed: list[int] = []  # segments that are full, and not yet synced
+        self._untold: OSError | None = None
+        self._written = self._synced = 0  # lines, ever
+        self._fd = self._opened(path.name)
+        self._size = os.fstat(self._fd).st_size
+        self._torn = _ends_torn(path, self._size)
+        self._roll_at = segment_bytes
 
     def append(self, line: bytes) -> bool:
-        """Write one line, which ends in a newline; whether all of it was written."""
+        """Write one line, which ends in a newline; whether all of it was written.
+
+        With `durability="sync"` True means that it also survives a power loss.
+        """
         if os.getpid() != self._pid:
             return self._lose(OSError("a forked child does not write into its parent's record"))
         with self._lock:
-            if self._fd < 0:
-                return self._lose(OSError("the session is finished"))
+            if self._size >= self._roll_at:
+                self._roll()
             if self._torn:  # end the damaged line first, so that only one is lost
                 line = b"\n" + line
             try:
                 written = os.write(self._fd, line)
+                self._size += written
+                if written != len(line):
+                    self._write_rest(line[written:], written > 0)
+                self._torn = False
+                self._written += 1
+                if self._durable:
+                    _sync(self._fd)
             except OSError as error:
-                return self._lose(error)
-            self._unsynced = True
-            self._torn = written < len(line) and (written > 0 or self._torn)
-            if written < len(line):
-                return self._lose(OSError(f"only {written} of {len(line)} bytes were written"))
+                ended = OSError("the session is finished")
+                return self._lose(error if self._fd >= 0 else ended)
         return True
 
     def sync(self) -> None:
-        """Make all lines so far survive a power loss. Raises OSError when the disk refuses."""
-        if self._unsynced and self._fd >= 0 and os.getpid() == self._pid:
-            self._unsynced = False
-            _sync(self._fd)
+        """Make all lines so far survive a power loss. Raises OSError when the disk refuses.
+
+        Also raises when the file was deleted, which loses every line since the last sync, and once
+        when a following segment could not be opened.
+        """
+        if os.getpid() != self._pid:
+            return
+        with self._closing:
+            untold, self._untold = self._untold, None
+            written = self._written
+            if self._sealed and self._folder is not None:
+                os.fsync(self._folder)  # or a power loss could take the new name, and all its lines
+            while self._sealed:
+                fd = self._sealed.pop(0)
+                try:
+                    _sync(fd)
+                finally:
+                    os.close(fd)
+            if written != self._synced and self._fd >= 0:
+                self._check_it_exists(written)
+                self._synced = written  # a disk that refuses is told of once for these lines
+                _sync(self._fd)
+        if untold is not None:
+            raise untold
 
     def close(self) -> None:
-        """Close the file; later lines count as lost. No `sync` may be under way."""
-        with self._lock:
+        """Close the file; later lines count as lost. Call `sync` before."""
+        if os.getpid() != self._pid:
+            return
+        with self._closing, self._lock:
             fd, self._fd = self._fd, -1
-            if fd >= 0:
-                os.close(fd)
+            open_ones, self._sealed = [*self._sealed, fd], []
+            self._roll_at = 2**63  # nothing follows
+            for fd in open_ones:
+                if fd >= 0:
+                    os.close(fd)
+
+    def _opened(self, name: str) -> int:
+        if self._folder is None:
+            return os.open(self.path.with_name(name), _FLAGS, 0o666)
+        return os.open(name, _FLAGS, 0o666, dir_fd=self._folder)
+
+    def _roll(self) -> None:
+        if self._name_of is None:
+            self._roll_at = 2**63
+            return
+        name = self._name_of(self._segment + 1)
+        try:
+            fd = self._opened(name)
+            if self._durable and self._folder is not None:
+                os.fsync(self._folder)  # else `sync` does it: lines are no safer than their name
+        except OSError as error:  # this one may grow: better long than lost
+            self._untold = error
+            self._roll_at = self._size + self._segment_bytes // 8 + 1
+            return
+        self._sealed.append(self._fd)  # whoever syncs will close it
+        self._fd, self._segment, self.path = fd, self._segment + 1, self.path.with_name(name)
+        self._size, self._roll_at = os.fstat(fd).st_size, self._segment_bytes
+        self._torn = self._size > 0  # it was there: whatever it ends with, a blank line is harmless
+
+    def _write_rest(self, rest: bytes, begun: bool) -> None:
+        # A full disk takes a part of a line, and then says why it takes no more. A piece that stays
+        # is parted from the next line by a newline.
+        self._torn = self._torn or begun
+        while rest:
+            written = os.write(self._fd, rest)
+            if written == 0:
+                raise OSError(f"{len(rest)} bytes of a line were not taken")
+            self._torn = True
+            self._size += written
+            rest = rest[written:]
+
+    def _check_it_exists(self, written: int) -> None:
+        if os.fstat(self._fd).st_nlink == 0:
+            self.lost += written - self._synced
+            self._synced = written
+            error = FileNotFoundError(
+                f"{self.path.name} was deleted, or moved to another disk: lines are lost"
+            )
+            self.first_error = self.first_error or error
+            raise error
 
     def _lose(self, error: OSError) -> bool:
         self.lost += 1
         self.first_error = self.first_error or error
         return False
+
+
+def _ends_torn(path: Path, size: int) -> bool:
+    """Whether a file that stood here before ends within a line."""
+    if size == 0:
+        return False
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read() != b"\n"

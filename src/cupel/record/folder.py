@@ -1,0 +1,137 @@
+"""A session's folder while it is open: the files of one rank, wherever the run is moved meanwhile.
+
+The folder is held open, so that a new segment, the heartbeat and the last word go where it lies
+now, not where it lay. (What was moved to another disk is a copy, and what is written here is lost:
+that is told.) Once the folder is open nothing here raises: what fails goes to `on_problem`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from cupel.record import files, layout, writer
+from cupel.record.writer import Durability, LineWriter
+
+_NAMES = {
+    "metrics": layout.metrics_name,
+    "events": layout.events_name,
+    "system": layout.system_name,
+}
+
+
+class OpenFolder:
+    """Opens `path`, which exists. Raises OSError.
+
+    `on_problem(name, error)` hears of every failure, also of the thousandth.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        rank: int,
+        durability: Durability,
+        on_problem: Callable[[str, Exception], object],
+    ) -> None:
+        self._path, self._rank, self._durability = path, rank, durability
+        self._on_problem = on_problem
+        self._pid = os.getpid()
+        self._writers: list[LineWriter] = []
+        self._changes = 0
+        self.fd = files.open_folder(path)
+
+    @property
+    def path(self) -> Path:
+        """Where it lies now, or lay when it was closed."""
+        if self.fd >= 0:
+            self._path = files.place_of(self.fd, self._path)
+        return self._path
+
+    @property
+    def lost(self) -> int:
+        """How many lines did not reach their file."""
+        return sum(one.lost for one in self._writers)
+
+    def lines(self, kind: str) -> LineWriter:
+        """The file for lines of a kind (`metrics`), and those that follow when it is full.
+
+        As durable as was asked for, but for measurements of the machine. A rank that begins anew
+        in the same session gets a new one: the last line of the old one may be torn. Raises
+        OSError.
+        """
+        name_of = _NAMES[kind]
+        there = layout.segments(self._path, kind, self._rank)
+        segment = int(there[-1].name.split(".")[-2]) + 1 if there else 0
+        return self.file(
+            name_of(self._rank, segment),
+            segment=segment,
+            name_of=partial(name_of, self._rank),
+            durability="process" if kind == "system" else self._durability,
+        )
+
+    def file(self, name: str, **more: Any) -> LineWriter:
+        """A file of lines for people. Raises OSError."""
+        made = LineWriter(
+            self._path / name,
+            segment_bytes=writer.SEGMENT_BYTES,
+            folder=self.fd,
+            **more,
+        )
+        self._writers.append(made)
+        return made
+
+    def append(self, to: LineWriter, line: bytes) -> None:
+        """Write a line into a file that was made here."""
+        if not to.append(line):
+            self.tell_lost(to)
+
+    def tell_lost(self, by: LineWriter) -> None:
+        """Tell why lines of a file are lost."""
+        assert by.first_error is not None
+        self._on_problem(f"writing {by.path.name}", by.first_error)
+
+    def sync(self) -> None:
+        """Make all lines survive a power loss."""
+        for one in list(self._writers):
+            try:
+                one.sync()
+            except OSError as error:
+                self._on_problem(f"syncing {one.path.name}", error)
+
+    def sync_parents(self) -> None:
+        """Make the folder itself survive one: it and those above may have been made just now."""
+        for folder in (self.path, *self.path.parents[:4]):
+            try:
+                files.sync_folder(folder)
+            except OSError:  # a root that we may not read; only what is read can be synced
+                continue
+
+    def publish(self, name: str, fields: Mapping[str, Any]) -> None:
+        """Write a JSON file of something that changes, as it stands now.
+
+        Without a lock, since a signal may end the session in the midst of this: whoever finds that
+        something was to be published since it looked writes again, so the newest is written last.
+        """
+        if os.getpid() != self._pid:
+            return
+        self._changes += 1
+        try:
+            while True:
+                changes = self._changes
+                files.write_json(self.path / name, {"schema": layout.SCHEMA, **fields})
+                if changes == self._changes:
+                    return
+        except (OSError, TypeError, ValueError, RecursionError) as error:
+            self._on_problem(f"writing {name}", error)
+
+    def close(self) -> None:
+        """Close everything; what is appended later counts as lost."""
+        last = self.path
+        for one in self._writers:
+            one.close()
+        fd, self.fd, self._path = self.fd, -1, last
+        if fd >= 0:
+            os.close(fd)

@@ -1,0 +1,141 @@
+"""What a run came to, in one number a metric: `summarise`.
+
+By default a metric's last number; what `define_metric` says instead (the first, the least, the
+greatest, the mean, the best by its goal, or none); and over all of them what `set_summary` was
+given. Of a large run that is compacted no column is read as long as only last numbers are wanted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cupel.record.history import View
+
+if TYPE_CHECKING:
+    from cupel.record.metrics import Metrics
+    from cupel.record.reader import SessionInfo
+    from cupel.record.series import Logged
+
+Event = Mapping[str, Any]
+
+_RULES = ("last", "first", "min", "max", "mean", "none")
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The last step that was logged (0 without any), and a value a name."""
+
+    step: int
+    values: dict[str, Any]
+
+
+def summarise(
+    metrics: Metrics, sessions: Sequence[SessionInfo], events: Sequence[Event]
+) -> Summary:
+    """The summary of the metrics of rank 0."""
+    definitions = [event for event in events if event.get("_event") == "define_metric"]
+
+    def rule(key: str) -> str:
+        return rule_of(key, definitions)
+
+    found = _of_columns(metrics, sessions, rule) if metrics.is_large(sessions, 0) else None
+    if found is None:
+        found = _of_rows(metrics.history(sessions, None, View(), 0), rule)
+    for event in events:
+        if event.get("_event") == "summary" and isinstance(event.get("set"), dict):
+            found.values.update(event["set"])
+    return found
+
+
+def rule_of(key: str, definitions: Iterable[Event]) -> str:
+    """One of last, first, min, max, mean and none: what was said last of this very metric, else of
+    all that begin like it (`val/*`)."""
+    best = (False, "last")
+    for event in definitions:
+        name, rule = event.get("name"), event.get("summary")
+        if rule == "best":
+            rule = event.get("goal")
+        if not isinstance(name, str) or rule not in _RULES:
+            continue
+        fits = name.endswith("*") and key.startswith(name[:-1])
+        if name == key or (fits and not best[0]):
+            best = (name == key, str(rule))
+    return best[1]
+
+
+def _of_rows(rows: Sequence[Mapping[str, Any]], rule: Callable[[str], str]) -> Summary:
+    last: dict[str, Any] = {}
+    for row in rows:
+        last.update(row)
+    step = next((row["_step"] for row in reversed(rows) if any(_numbers(row))), 0)
+    values: dict[str, Any] = {}
+    for key in last.keys() - {"_step", "_t"}:
+        if (how := rule(key)) == "last" and isinstance(last[key], int | float):
+            values[key] = last[key]
+        elif how != "none":
+            numbers = [row[key] for row in rows if isinstance(row.get(key), int | float)]
+            if numbers:
+                values[key] = _folded(numbers, how)
+    return Summary(step, {key: values[key] for key in last if key in values})
+
+
+def _numbers(row: Mapping[str, Any]) -> Iterable[str]:
+    return (key for key, value in row.items() if key != "_step" and isinstance(value, int | float))
+
+
+def _folded(values: Sequence[float], rule: str) -> float:
+    """One of some values; the least, greatest and mean of what is not NaN, NaN without any."""
+    if rule in ("last", "first"):
+        return values[-1] if rule == "last" else values[0]
+    kept = [value for value in values if value == value]
+    if not kept:
+        return math.nan
+    if rule == "mean":
+        return _mean(kept)
+    return min(kept) if rule == "min" else max(kept)
+
+
+def _mean(values: Sequence[float]) -> float:
+    try:
+        return math.fsum(values) / len(values)
+    except (OverflowError, ValueError):  # infinities of both signs, or a sum beyond all floats
+        return sum(float(value) / len(values) for value in values)
+
+
+def _of_columns(
+    metrics: Metrics, sessions: Sequence[SessionInfo], rule: Callable[[str], str]
+) -> Summary | None:
+    logged = metrics.logged(sessions, 0)
+    if not all(table.whole for table in logged.tables):
+        return None
+    values: dict[str, Any] = {}
+    steps: list[int] = []
+    unsaid: list[str] = []
+    for key in logged.kinds():
+        if (last := logged.last(key)) is None:
+            continue
+        steps.append(last[0])
+        if key == "_t" or (how := rule(key)) == "none":
+            continue
+        values[key] = last[1] if how == "last" else _of_column(logged, key, how)
+        if values[key] is None:
+            unsaid.append(key)
+    if unsaid:
+        rows = metrics.history(sessions, unsaid, View(), 0)
+        values |= {
+            key: value for key, value in _of_rows(rows, rule).values.items() if key in unsaid
+        }
+    return Summary(max(steps, default=0), values)
+
+
+def _of_column(logged: Logged, key: str, how: str) -> Any:
+    from cupel.record.curve import edges_of
+
+    if how == "first":
+        return logged.first(key)
+    curve = logged.curve(key)
+    buckets = curve.buckets(edges_of([curve], (None, None), 1))
+    return float({"min": buckets.min, "max": buckets.max, "mean": buckets.mean}[how][0])
