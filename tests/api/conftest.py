@@ -22,8 +22,8 @@ Script = Callable[..., subprocess.CompletedProcess[str]]
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty record root, and no open run afterwards."""
     monkeypatch.setenv("CUPEL_ROOT", str(tmp_path / "runs"))
-    monkeypatch.delenv("CUPEL_RESUME", raising=False)
-    monkeypatch.delenv("CUPEL_MONITORS", raising=False)
+    for name in ("RESUME", "MONITORS", "MODE", "RUN_ID", "SESSION"):
+        monkeypatch.delenv(f"CUPEL_{name}", raising=False)
     yield tmp_path / "runs"
     if current._current is not None:
         current._current.finish("interrupted")

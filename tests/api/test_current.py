@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -63,26 +62,43 @@ def test_without_a_run_there_is_nothing_to_log_to(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(current, "_current", None)
     with pytest.raises(UsageError, match=r"cupel.log\(\) needs a run; call cupel.init\(\) first"):
         cupel.log({"loss": 1.0})
-    with pytest.raises(UsageError, match=r"cupel.finish\(\) needs a run"):
-        cupel.finish()
+    for call in (cupel.define_metric, cupel.log_artifact, cupel.watch, cupel.alert, cupel.save):
+        with pytest.raises(UsageError, match=r"\(\) needs a run; call cupel.init\(\) first"):
+            call("x")
+    cupel.finish()  # as in wandb: without a run there is nothing to end
+    assert cupel.run is None
+    with pytest.raises(AttributeError, match=r"cupel.config needs a run"):
+        _ = cupel.config
+    assert not hasattr(cupel, "summary")
 
 
 @pytest.mark.parametrize(
     "wrong,told",
     [
-        ({"config": {"path": Path("x")}}, "config must be plain data .*PosixPath is not JSON"),
-        ({"config": argparse.Namespace(lr=1)}, r"must be a dict, not a Namespace; .*vars\(args\)"),
+        ({"config": 3}, "config must be a dict or a namespace, not an int; type config="),
+        ({"config": [1, 2]}, "config must be a dict or a namespace, not a list; type config="),
         ({"tags": "night"}, r"tags must be a list of texts; type tags=\['night'\]"),
         ({"config": {"seed": 2**70}}, "config.json cannot be written: 1180591620717411303424"),
         ({"config": {"x": NESTED}}, "config must be plain data .*recursion"),
         ({"tags": [object()]}, r"tags must be a list of texts, as \['night'\]"),
-        ({"tags": None}, r"tags must be a list of texts, as \['night'\]"),
+        ({"tags": 5}, r"tags must be a list of texts, as \['night'\]"),
         ({"notes": object()}, "notes must be text, not object"),
         ({"project": "../x"}, "'../x' cannot be the name of a project"),
-        ({"project": None}, "project must be text, not None"),
+        ({"project": 5}, "project must be text, not int"),
+        ({"group": 5}, "group must be text, not int"),
+        ({"id": 5}, "id must be text, not int"),
+        ({"id": "a/b"}, "'a/b' cannot be the name of a run"),
+        ({"mode": "onlin"}, "mode is 'onlin'; it must be online, offline"),
+        ({"settings": "fast"}, "settings must be a dict, as .* not str"),
+        ({"settings": {"durability": "fsync"}}, "durability is 'fsync'; it must be one of process"),
+        ({"settings": {"system_every": -1}}, "system_every is -1; it must be seconds, 0 for off"),
+        ({"settings": {"strict": 1}}, "strict is 1; it must be True or False"),
+        ({"resume": "must"}, 'resume="must" needs the id of the run; type id='),
+        ({"resume": "must", "id": "gone"}, "there is no run gone in .* to resume"),
+        ({"resume_from": "a?_step=3"}, "resume_from=…. cannot be served"),
+        ({"entiti": "me"}, r"init\(\) has no argument 'entiti'; did you mean 'entity'"),
         ({"name": 5}, "name must be text, not int"),
-        ({"resume": None}, "resume must be text, not None"),
-        ({"resume": True}, "resume must be text, not bool"),
+        ({"resume": 5}, "resume must be text, not int"),
         ({"root": 5}, "root must be a path, not int"),
     ],
 )
@@ -115,9 +131,12 @@ def test_auto_leaves_runs_with_another_project_name_or_config_alone(
         assert second.id != first.id
 
 
-def test_auto_does_not_start_beside_a_run_that_is_alive(init: Init, root: Path) -> None:
+def test_auto_does_not_start_beside_a_run_that_is_alive(
+    init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     run = init()
     current._current = None  # as another process would see it
+    monkeypatch.delenv("CUPEL_RUN_ID")
     with pytest.raises(ResumeError, match=rf"run {run.id}, .* is running now"):
         init(resume="auto")
     with pytest.raises(ResumeError, match=r"is running: pid \d+ on "):

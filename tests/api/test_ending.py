@@ -19,10 +19,10 @@ from cupel.record.reader import RunRecord, list_runs
 
 Init = Callable[..., cupel.Run]
 CAUGHT = "try: sys.exit(2)\nexcept SystemExit: pass\n"
-IN_ATEXIT = "import atexit; atexit.register(run.log, {'loss': 0.5}, step=1)\n"
+IN_ATEXIT = "import atexit; atexit.register(run.log, {'loss': 0.5}, step=0)\n"
 IN_THREAD = (
     "import threading; logs = threading.Thread(target=run.log, args=[{'loss': 0.5}],"
-    " kwargs={'step': 1})\ntry: sys.exit(3)\nfinally: logs.start(); logs.join()"
+    " kwargs={'step': 0})\ntry: sys.exit(3)\nfinally: logs.start(); logs.join()"
 )
 START = "import cupel, sys\nrun = cupel.init('p', 'n')\ncupel.log({'loss': 0.5})\n"
 
@@ -37,10 +37,10 @@ START = "import cupel, sys\nrun = cupel.init('p', 'n')\ncupel.log({'loss': 0.5})
         ("exit(3)", 3, "failed", "sys.exit(3)"),
         ("quit('no data')", 1, "failed", "sys.exit('no data')"),
         ("exit(code=0)", 0, "finished", None),
-        ("try: sys.exit(3)\nfinally: run.log({'loss': 0.5}, step=1)", 3, "failed", "sys.exit(3)"),
+        ("try: sys.exit(3)\nfinally: run.log({'loss': 0.5}, step=0)", 3, "failed", "sys.exit(3)"),
         (IN_ATEXIT + "sys.exit(3)", 3, "failed", "sys.exit(3)"),
         (IN_THREAD, 3, "failed", "sys.exit(3)"),
-        (CAUGHT + "run.log({'loss': 0.5}, step=1)", 0, "finished", None),
+        (CAUGHT + "run.log({'loss': 0.5}, step=0)", 0, "finished", None),
         ("1 / 0", 1, "failed", "ZeroDivisionError: division by zero"),
         ("raise KeyboardInterrupt", -signal.SIGINT, "interrupted", "KeyboardInterrupt"),
         ("import os; os._exit(0)", 0, "crashed", None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -55,6 +56,14 @@ def update(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.Tensor:
     return loss
 
 
+def media(run: cupel.Run) -> list[dict[str, Any]]:
+    return [event for event in RunRecord(run.dir).events() if event["_event"] == "media"]
+
+
+def parts(model: nn.Module) -> list[tuple[str, torch.Tensor]]:
+    return list(model.named_parameters())
+
+
 def measured(run: cupel.Run, key: str) -> list[tuple[int, Any]]:
     return [(row["_step"], row[key]) for row in RunRecord(run.dir).history([key])]
 
@@ -71,12 +80,12 @@ def test_built_in_monitors_measure_at_their_steps(
             norms.append(float(nn.utils.get_total_norm([p.grad for p in model.parameters()])))
             run.log({"loss": loss})
     found = measured(run, "grad_norm/total")
-    assert [step for step, _ in found] == [2, 4, 6]
-    assert [norm for _, norm in found] == pytest.approx(norms[1::2])
-    assert [step for step, _ in measured(run, "perf/images_per_s")] == [4, 6]
+    assert [step for step, _ in found] == [2, 4]
+    assert [norm for _, norm in found] == pytest.approx(norms[2::2])  # steps count from 0
+    assert [step for step, _ in measured(run, "perf/images_per_s")] == [4]
     results = RunRecord(run.dir).results
     assert results is not None
-    assert results["monitors"]["norms"]["calls"] == 3
+    assert results["monitors"]["norms"]["calls"] == 2
     assert results["final"].keys() > {"loss", "grad_norm/total", "perf/images_per_s"}
     assert (run.dir / "model.json").is_file()
 
@@ -119,6 +128,89 @@ def test_outside_of_steps_every_update_counts_also_when_few_are_logged(
     assert measured(run, "mine") == [(step, step) for step in (2, 4, 6, 8, 10)]
 
 
+@pytest.mark.parametrize("first", [0, 1, 7])
+def test_what_was_measured_before_the_first_line_goes_to_its_step(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer, first: int
+) -> None:
+    """Only the first line tells whether steps count from 0 or from 1."""
+    with init() as run:
+        run.watch(model, optimizer, monitors={"mine": Mine()})
+        for step in range(first, first + 3):
+            loss = update(model, optimizer)
+            run.log({"loss": loss}, step=step)
+    with init(name="m") as counted:
+        counted.watch(model, optimizer, monitors={"mine": Mine()})
+        for _ in range(3):
+            counted.log({"lr": 0.1}, commit=False)
+            counted.log({"loss": update(model, optimizer)})
+    assert [step for step, _ in measured(run, "mine")] == [first, first + 1, first + 2]
+    assert [step for step, _ in measured(counted, "mine")] == [0, 1, 2]
+
+
+def test_without_an_optimizer_histograms_go_to_the_step_of_the_next_line(
+    init: Init, model: nn.Module
+) -> None:
+    """What wandb's watch(model) does; gradients are those of the pass before the line."""
+    with init() as run:
+        run.watch(model, nn.functional.mse_loss, log="all", log_freq=2)
+        for _ in range(5):
+            model.zero_grad()
+            model(torch.ones(2, 3)).square().mean().backward()
+            run.log({"loss": 0.0})
+        before = len(media(run))
+        model(torch.ones(2, 3)).square().mean().backward()  # the sixth: belongs to the next line
+        assert len(media(run)) == before
+    found = media(run)
+    names = {f"{kind}/{name}" for kind in ("gradients", "parameters") for name, _ in parts(model)}
+    for step in (1, 3, 5):
+        assert {event["key"] for event in found if event["step"] == step} == names
+    assert {event["step"] for event in found} == {1, 3, 5}
+    one = json.loads((run.dir / found[0]["path"]).read_text())
+    assert sum(one["counts"]) == dict(parts(model))[found[0]["key"].split("/")[1]].numel()
+    assert (run.dir / "model.json").is_file()
+
+
+def test_unwatch_and_the_end_of_the_run_take_all_hooks_away(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    with init() as run:
+        run.watch([model], log_freq=1)
+        run.watch(model, optimizer, monitors={"mine": Mine()})
+        run.unwatch()
+        update(model, optimizer)
+        run.log({"loss": 0.0})
+    assert media(run) == []
+    assert measured(run, "mine") == []
+
+
+def test_a_histogram_that_cannot_be_made_stops_no_backward_pass(
+    init: Init, model: nn.Module, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with init() as run:
+        run.watch(model, log_freq=1)
+        with torch.no_grad():
+            model[0].weight.fill_(torch.inf)
+        model(torch.ones(2, 3)).square().mean().backward()
+        run.log({"loss": 0.0})
+    found = {event["key"]: event for event in media(run)}
+    whole = json.loads((run.dir / found["gradients/0.weight"]["path"]).read_text())
+    assert whole["not_finite"] + sum(whole["counts"]) == 12
+
+
+@pytest.mark.parametrize(
+    "wrong,told",
+    [
+        ({"log": "everything"}, r"watch\(log='everything'\) is not one of 'gradients', 'par"),
+        ({"log_freq": 0}, r"watch\(log_freq=0\): it must be a whole number, 1 or more"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused(
+    init: Init, model: nn.Module, wrong: dict[str, Any], told: str
+) -> None:
+    with init() as run, pytest.raises(UsageError, match=told):
+        run.watch(model, **wrong)
+
+
 def test_inside_of_steps_the_step_is_the_one_being_made(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -156,7 +248,7 @@ def test_a_failing_monitor_is_told_once_and_training_goes_on(
             run.log({"loss": update(model, optimizer)})
     told = capsys.readouterr().err
     assert told.count("cupel: fails: RuntimeError: no such layer (told once") == 1
-    assert [step for step, _ in measured(run, "other")] == [1, 2, 3]
+    assert [step for step, _ in measured(run, "other")] == [0, 1, 2]
     results = RunRecord(run.dir).results
     assert results is not None
     assert results["monitors"]["fails"]["failures"] == 3
@@ -171,7 +263,7 @@ def test_the_variable_leaves_all_monitors_out(
         update(model, optimizer)
         run.log({"loss": 0.0})
     assert measured(run, "mine") == []
-    assert measured(run, "loss") == [(1, 0.0)]
+    assert measured(run, "loss") == [(0, 0.0)]
 
 
 @pytest.mark.parametrize(
@@ -204,8 +296,12 @@ def test_swapped_or_wrong_arguments_are_told_apart(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
     with init() as run:
-        with pytest.raises(UsageError, match="optimizer as its second argument, not a Sequential"):
+        with pytest.raises(UsageError, match="module as its first argument, not a SGD"):
             run.watch(optimizer, model)
+        with pytest.raises(
+            UsageError, match=r"takes the torch optimizer \(or a loss .* not a dict"
+        ):
+            run.watch(model, {})
         with pytest.raises(UsageError, match="module as its first argument, not a SGD"):
             run.watch(optimizer, optimizer)
         run.watch(model, optimizer)

@@ -1,4 +1,4 @@
-"""Ends the current run truthfully when Python ends: by itself, by an exception, by `sys.exit`.
+"""Ends the open runs truthfully when Python ends: by itself, by an exception, by `sys.exit`.
 
 Python tells nobody how it ends, so `sys.excepthook`, `sys.exit`, `exit` and `quit` are wrapped,
 once a process. An exit that the script caught is known for one by the next `log`. What is not
@@ -13,7 +13,7 @@ import builtins
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Literal, NoReturn, Protocol
 
@@ -30,8 +30,8 @@ class Ending(Protocol):
     ) -> None: ...
 
 
-def end_with_python(current: Callable[[], Ending | None]) -> None:
-    """From now on, end the run that is current when Python ends; a second call does nothing."""
+def end_with_python(open_runs: Callable[[], Iterable[Ending]]) -> None:
+    """From now on, end the runs that are open when Python ends; a second call does nothing."""
     global _installed
     if _installed:
         return
@@ -41,25 +41,24 @@ def end_with_python(current: Callable[[], Ending | None]) -> None:
     def failed(
         kind: type[BaseException], error: BaseException, trace: TracebackType | None
     ) -> None:
-        run = current()
-        if run is not None:
+        for run in open_runs():
             told = "".join(traceback.format_exception(kind, error, trace))
             stopped = issubclass(kind, KeyboardInterrupt)
             run.finish("interrupted" if stopped else "failed", error=told)
         ordinary_hook(kind, error, trace)
 
     def ended() -> None:
-        run = current()
-        if run is not None and run.left_with in (None, 0):
-            run.finish()
-        elif run is not None:
-            run.finish("failed", error=f"sys.exit({run.left_with!r})")
+        for run in open_runs():
+            if run.left_with in (None, 0):
+                run.finish()
+            else:
+                run.finish("failed", error=f"sys.exit({run.left_with!r})")
 
     sys.excepthook = failed
-    sys.exit = _Leave(sys.exit, current)
+    sys.exit = _Leave(sys.exit, open_runs)
     for name in ("exit", "quit"):  # they come with `site`, which python -S leaves out
         if hasattr(builtins, name):
-            setattr(builtins, name, _Leave(getattr(builtins, name), current))
+            setattr(builtins, name, _Leave(getattr(builtins, name), open_runs))
     atexit.register(ended)
 
 
@@ -73,19 +72,18 @@ def goes_on() -> bool:
 
 
 class _Leave:
-    """Leaves Python as the ordinary function does, and notes the status on the current run."""
+    """Leaves Python as the ordinary function does, and notes the status on the open runs."""
 
     def __init__(
-        self, ordinary: Callable[..., NoReturn], current: Callable[[], Ending | None]
+        self, ordinary: Callable[..., NoReturn], open_runs: Callable[[], Iterable[Ending]]
     ) -> None:
-        self._ordinary, self._current = ordinary, current
+        self._ordinary, self._open_runs = ordinary, open_runs
 
     def __call__(self, *arguments: Any, **named: Any) -> NoReturn:
         try:
             self._ordinary(*arguments, **named)
         except SystemExit as left:
-            run = self._current()
-            if run is not None:
+            for run in self._open_runs():
                 run.left_with = left.code
             raise
 

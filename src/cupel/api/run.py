@@ -3,29 +3,33 @@
 Logging needs no torch. `register`, `steps`, `save_checkpoint` and `load_checkpoint` use the same
 checkpoint room as cupel's loop, and `watch` the same monitors, through hooks on the optimizer.
 What is restored is what was registered, and the random states; whether that makes resuming exact
-is the script's to say, and `cupel verify resume SCRIPT.py` checks it.
+is the script's to say, and `cupel verify resume SCRIPT.py` checks it. What describes a run is in
+`facts`, what it keeps besides numbers in `kept`.
 """
 
 from __future__ import annotations
 
-import operator
 import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from cupel.api import rendezvous
 from cupel.api.ending import goes_on
-from cupel.api.watched import check_watched, monitor_from
+from cupel.api.gradients import Histograms
+from cupel.api.kept import Kept
+from cupel.api.rows import Rows, whole
+from cupel.api.told import tell_ignored
+from cupel.api.watched import Watcher, check_module, check_second, is_optimizer
 from cupel.errors import UsageError, needing_torch
-from cupel.events import Dispatcher, Event, StepView
-from cupel.record.checkpoints import list_steps
-from cupel.record.model import describe_model
+from cupel.events import Dispatcher
+from cupel.record.checkpoints import list_steps, step_dir
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 
@@ -35,83 +39,139 @@ if TYPE_CHECKING:
 
 Status = Literal["finished", "failed", "interrupted"]
 _WATCHED: Mapping[str, Any] = {"norms": {"total": True}, "throughput": {}}
-_LAST_STEP = 2**53  # up to here JSON readers of every language keep integers exact
+_PLAIN = frozenset({float, int, bool})  # values that need no second look
 
 
-class Run:
+class Run(Kept):
     """One run: its record, its checkpoints, its monitors.
 
-    `id`, `dir` (its folder), `name`, `project`, `config` and `step` (the step being made, or the
-    last one) are for reading.
+    `id`, `dir` (its folder), `project`, `group` and `step` (the step being made, or the last one)
+    are for reading; `name`, `tags`, `notes`, `config` and `summary` also for setting.
     """
 
+    disabled = False
+
     def __init__(
-        self, session: Session, *, project: str, name: str, config: Mapping[str, Any]
+        self,
+        session: Session,
+        *,
+        project: str,
+        name: str,
+        config: Mapping[str, Any],
+        tags: Sequence[str] = (),
+        notes: str = "",
+        group: str | None = None,
+        leads: bool = True,
     ) -> None:
-        self.project, self.name, self.config = project, name, dict(config)
+        super().__init__(
+            session, project=project, name=name, config=config, tags=tags, notes=notes, group=group
+        )
         self.step = 0
         self.finished = False
         self.left_with: Any = None  # the status of a sys.exit; see `ending`
-        self._session = session
+        self.pid = os.getpid()
         self._store: tuple[CheckpointRoom, Parts] | None = None
         self._dispatcher = Dispatcher(on_problem=session.problem)
-        self._hooks: list[Any] = []
-        self._units: dict[str, int] = {}
-        self._logged = 0  # the step of the last line, outside of steps()
-        self._updates = 0  # since that line; inside steps() the step itself is known
+        self._lock = threading.RLock()
+        self._rows = Rows()
+        self._watcher = Watcher(
+            self._dispatcher,
+            self._rows,
+            step=lambda: self.step if self._in_steps else None,
+            log=lambda metrics, step: self._session.log(metrics, step=step),
+        )
+        self._histograms: list[Histograms] = []
         self._by_hand = True  # until the first steps(): what is logged says which step it is
         self._in_steps = False
         self._signals = ExitStack()  # the handlers that steps() has installed
         self._restored = False
-        self._begun = not session.resumed
-        if self._begun:
+        self._leads = leads  # rank 0 does, which saves, and whose random states are saved
+        self._ends: list[Callable[[], None]] = []
+        self._begun = not (leads and session.resumed)
+        if leads and self._begun:
             session.begin_at(0)
 
-    @property
-    def id(self) -> str:
-        """The run's id, as `cupel runs` lists it."""
-        return self._session.run_id
-
-    @property
-    def dir(self) -> Path:
-        """The run's folder."""
-        return self._session.run_dir
-
-    def log(self, metrics: Mapping[str, Any], *, step: int | None = None) -> None:
+    def log(
+        self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+    ) -> None:
         """Append numbers to the record: one line, on disk when this returns.
 
-        Numbers, 0-d tensors, numpy scalars and short arrays are accepted. Without `step` it is
-        the step of `steps()`, or one more than at the last call. In a run that uses `steps()`, a
-        given step is that line's only. A value that cannot be kept is left out and told of once;
-        neither a failure of the disk nor the end of the run makes this raise. Raises UsageError
-        for metrics that are no dict and a step that is no whole number from 0 to 2**53.
+        Numbers, 0-d tensors, numpy scalars and short arrays are accepted; mappings inside give
+        names with slashes, media become files. Without `step` it is the step of `steps()`, or by
+        wandb's rule (see `rows`): 0, 1, 2, … with each call, `commit=False` staying at its step.
+        In a run that uses `steps()`, a given step is that line's only. A value that cannot be kept
+        is left out and told of once; neither a failure of the disk nor the end of the run makes
+        this raise. Raises UsageError for metrics that are no dict and a step that is no whole
+        number from 0 to 2**53.
         """
         if not isinstance(metrics, Mapping):
             raise UsageError(
                 f'log() takes a dict, as run.log({{"loss": 0.5}}), not a {type(metrics).__name__}'
             )
-        if step is not None:
-            at = _whole(step)
-        else:
-            at = self.step if self._in_steps else self._logged + 1
+        given = None if step is None else whole(step)
         if self.finished:
             self._session.problem("log", self._ended())
             return
         if self.left_with is not None and goes_on():
             self.left_with = None
-        if not self._in_steps:
-            self._logged, self._updates = at, 0
-        if self._by_hand:
-            self.step = at
+        self._write(metrics, self._place(given, commit))
+
+    def log_at(self, metrics: Mapping[str, Any], step: int, t: float | None) -> None:
+        """A line of any whole step, at a wall time of its own: what other formats hold."""
+        if self.finished:
+            self.problem("log", self._ended())
+            return
+        self._place(max(step, 0), None)
+        self._write(metrics, step, t)
+
+    def problem(self, name: str, error: Exception) -> None:
+        """Count a failure that must not stop training; the first of each name is told."""
+        self._session.problem(name, error)
+
+    def _place(self, step: int | None, commit: bool | None) -> int:
+        """The step that a line goes to; each thread that logs gets its own."""
+        if self._in_steps:
+            return self.step if step is None else step
+        # In a child made by fork the lock may be held for ever, by a thread that is not there.
+        with self._lock if os.getpid() == self.pid else nullcontext():
+            at = self._rows.place(step, commit)
+            if self._by_hand:
+                self.step = at
+        return at
+
+    def _write(self, metrics: Mapping[str, Any], at: int, t: float | None = None) -> None:
+        """A line for a step, at a time of its own if given."""
         if not self._begun:
             self._begin_before(at)
-        self._session.log(metrics, step=at)
+        self._watcher.line_comes(at)
+        for seen in self._histograms:
+            for key, one in seen.take().items():
+                self._keep(key, one, at)
+        numbers: Mapping[str, Any] = metrics
+        for value in metrics.values():
+            if type(value) not in _PLAIN:
+                about = {} if t is None else {"_t": t}
+                numbers = self._numbers_of(metrics, at, **about)
+                if not numbers:
+                    return
+                break
+        if self._axes:
+            numbers = self._on_axes(numbers)
+        self._session.log(numbers, step=at, t=t)
 
     def _begin_before(self, step: int) -> None:
         """A resumed session without checkpoints goes on where its first line says."""
         self._begun = True
         if not list_steps(self.dir):
             self._session.begin_at(step - 1)
+
+    def go_on_after(self, step: int) -> None:
+        """Have lines without a step go on after this one; what was logged before stays."""
+        self._rows.go_on_after(step)
+        self.step = step
+        if not self._begun:
+            self._begun = True
+            self._session.begin_at(step)
 
     # ---- checkpoints -------------------------------------------------------------------------
 
@@ -132,22 +192,32 @@ class Run:
         ResumeError when what was registered does not take what was saved.
         """
         room, parts = self._checkpoints()
-        restored = room.restore(parts)
+        step = None if self._leads else rendezvous.step_of_rank_zero(*self._followed())
+        restored = None if step == 0 else room.restore(parts, step=step)
         for line in restored.skipped if restored else ():
             self._session.note(line)
             sys.stderr.write(f"cupel: {line}\n")
-        self.step = self._logged = restored.step if restored else 0
+        self.step = restored.step if restored else 0
+        if restored:
+            self._rows.go_on_after(self.step)
         self._begun = self._restored = True
-        self._session.begin_at(self.step)
+        if self._leads:
+            self._session.begin_at(self.step)
         return self.step
+
+    def _followed(self) -> tuple[Path, int]:
+        """The session whose rank 0 says what is restored: folder of the run, and number."""
+        return self.dir, self._session.number
 
     def save_checkpoint(self, metrics: Mapping[str, float] | None = None) -> Path:
         """Write a checkpoint of the present step: the newest two stay, and the best `val_loss`.
 
         `metrics` are those that it may be the best of. Raises CheckpointError when it cannot be
-        written.
+        written. A rank that does not lead writes none: rank 0's holds for all.
         """
         room, parts = self._checkpoints()
+        if not self._leads:
+            return step_dir(self.dir, self.step)
         saved = room.save(self.step, parts, metrics=metrics)
         self._session.event(
             "checkpoint_saved", step=self.step, seconds=saved.seconds, bytes=saved.bytes
@@ -191,7 +261,7 @@ class Run:
                     raise SystemExit(EXIT_INTERRUPTED)
         finally:
             self._in_steps = False
-            self._logged, self._updates = self.step, 0
+            self._rows.go_on_after(self.step)
             self._signals.close()
 
     def _checkpoints(self) -> tuple[CheckpointRoom, Parts]:
@@ -207,7 +277,7 @@ class Run:
                 self.dir, settings=CheckpointSettings(), superseded=self._session.superseded
             )
             self._store = room, Parts()
-            self._store[1].register("random", RandomStates())
+            self._store[1].register("random", RandomStates() if self._leads else _Nothing())
         return self._store
 
     # ---- monitors ----------------------------------------------------------------------------
@@ -215,77 +285,119 @@ class Run:
     def watch(
         self,
         model: Any,
-        optimizer: Any,
+        optimizer: Any = None,
+        log: str | None = "auto",
+        log_freq: int = 1000,
+        idx: int | None = None,
+        log_graph: bool = False,
         *,
+        criterion: Any = None,
         monitors: Mapping[str, Any] = _WATCHED,
         units: Mapping[str, int] | None = None,
     ) -> None:
-        """Measure at every `optimizer.step()`, and log what was measured at that step.
+        """Measure while training: monitors at every `optimizer.step()`, or histograms.
 
-        `monitors` maps names to settings (`{"norms": {"every": 10}}`) or to objects of your own
-        that follow `cupel.events.Monitor`. Gradients are seen as the optimizer gets them, after
-        any clipping. `units` says what a step sees, as {"images": 128}. Outside of `steps()` each
+        With an optimizer, what is measured is logged at that step. `monitors` maps names to
+        settings (`{"norms": {"every": 10}}`) or to objects of your own that follow
+        `cupel.events.Monitor`. Gradients are seen as the optimizer gets them, after any clipping.
+        `units` says what a step sees, as {"images": 128}. Outside of `steps()` each
         `optimizer.step()` counts as one step after the last that was logged.
-        $CUPEL_MONITORS=off leaves all monitors out. Writes `model.json`.
+        $CUPEL_MONITORS=off leaves all monitors out.
+
+        As wandb's `watch(model)`: every `log_freq` backward passes a histogram of the gradients
+        of each parameter (`log="gradients"`), of the "parameters", or of "all", at the next log.
+        `log=None` looks at nothing. Writes `model.json` either way.
 
         Raises UsageError for what is no model, optimizer or monitor, for two monitors that would
-        write one metric, and for a second call.
+        write one metric, and for a second optimizer.
         """
         self._check_open()
-        check_watched(model, optimizer)
-        if self._hooks:
-            raise UsageError("this run watches an optimizer already; call watch() once")
-        if os.environ.get("CUPEL_MONITORS") != "off":
-            for name, chosen in monitors.items():
-                self._dispatcher.add_monitor(name, monitor_from(name, chosen))
-        self._dispatcher.check_keys(model)
-        self._units = dict(units or {})
-        self._session.write_run_json("model.json", describe_model(model))
+        models = list(model) if isinstance(model, list | tuple) else [model]
+        for one in models:
+            check_module(one)
+        tell_ignored("watch", {"log_graph": log_graph}, "model.json has the tree of modules")
+        if optimizer is not None:
+            check_second(optimizer)
+        if is_optimizer(optimizer):
+            if self._watcher.looks:
+                raise UsageError("this run watches an optimizer already; call watch() once")
+            self._watcher.add(monitors, models[0])
+        if self._leads:
+            from cupel.record.model import describe_model
 
-        def before(opt: Any, args: Any, kwargs: Any) -> None:
-            self._updates += 1
-            self._look(Event.AFTER_BACKWARD, model, opt)
+            self._quietly(
+                "model.json",
+                lambda: self._session.write_run_json("model.json", describe_model(models[0])),
+            )
+        if is_optimizer(optimizer):
+            self._watcher.start(models[0], optimizer, dict(units or {}))
+        kind = ("gradients" if not is_optimizer(optimizer) else None) if log == "auto" else log
+        if kind is not None:
+            for one in models:
+                number = len(self._histograms) if idx is None else idx
+                self._histograms.append(
+                    Histograms(
+                        one,
+                        kind,
+                        every=log_freq,
+                        prefix=f"graph_{number}/" if number else "",
+                        on_problem=self._session.problem,
+                    )
+                )
 
-        def after(opt: Any, args: Any, kwargs: Any) -> None:
-            self._look(Event.STEP_END, model, opt)
-
-        self._hooks = [
-            optimizer.register_step_pre_hook(before),
-            optimizer.register_step_post_hook(after),
-        ]
-
-    def _look(self, event: Event, model: Any, optimizer: Any) -> None:
-        step = self.step if self._in_steps else self._logged + self._updates
-        if self._dispatcher.watches(event, step):
-            view = StepView(model, optimizer, step, units=self._units)
-            measured = self._dispatcher.measure(event, view)
-            if measured:
-                self._session.log(measured, step=step)
+    def unwatch(self, model: Any = None) -> None:
+        """Look no longer, at whatever was watched."""
+        self._watcher.stop()
+        for seen in self._histograms:
+            seen.stop()
 
     # ---- the end -----------------------------------------------------------------------------
 
-    def finish(self, status: Status = "finished", *, error: str | None = None) -> None:
+    def finish(
+        self,
+        status: Status | int | None = "finished",
+        *,
+        error: str | None = None,
+        exit_code: int | None = None,
+        quiet: bool | None = None,
+    ) -> None:
         """End the run; a second call does nothing.
 
+        An exit code other than 0 (wandb's word, also in the place of the status) is "failed".
+
         A finished one gets `results.json`: the last value of every metric, what the monitors cost,
-        and a hash of every registered part. Reads the record once, about 3 µs a line.
+        and a hash of every registered part. Reads the record once, about 1 µs a line.
         """
         if self.finished:
             return
+        outcome, error = _outcome(status, exit_code, error)
+        self.unwatch()
+        self._keep_what_waits()
         self.finished = True
-        for hook in self._hooks:
-            hook.remove()
+        for end in self._ends:
+            end()
         try:
-            results = self._results() if status == "finished" else None
+            results = self._results() if outcome == "finished" and self._leads else None
         except Exception as problem:
             self._session.finish("failed", error=f"results: {problem}")
             raise
         else:
-            self._session.finish(status, results=results, error=error)
+            self._session.finish(outcome, results=results, error=error)
         finally:
             # A steps() that was left may still be held. Other threads may not touch handlers.
             if threading.current_thread() is threading.main_thread():
                 self._signals.close()
+
+    def at_end(self, does: Callable[[], None]) -> None:
+        """Have something done when the run ends."""
+        self._ends.append(does)
+
+    def _keep_what_waits(self) -> None:
+        """Histograms of passes after the last line belong to the step that is open."""
+        at = self.step if self._in_steps else self._rows.open
+        for seen in self._histograms:
+            for key, one in seen.take().items():
+                self._keep(key, one, at)
 
     def _check_open(self) -> None:
         if self.finished:
@@ -295,17 +407,10 @@ class Run:
         return UsageError(f"run {self.id} is finished; start another one with cupel.init()")
 
     def _results(self) -> dict[str, Any]:
-        final: dict[str, Any] = {}
-        for row in RunRecord(self.dir).history():
-            final |= row
         costs = self._dispatcher.costs()
         results = {
             "step": self.step,
-            "final": {
-                key: value
-                for key, value in final.items()
-                if key not in ("_step", "_t") and isinstance(value, int | float)
-            },
+            "final": _last_numbers(RunRecord(self.dir)),
             "monitors": {name: asdict(cost) for name, cost in costs.items()},
         }
         return results if self._store is None else {**results, "state": self._store[1].hashes()}
@@ -327,14 +432,39 @@ class Run:
             self.finish("failed", error="".join(traceback.format_exception(error)))
 
 
-def _whole(step: Any) -> int:
-    try:
-        whole = -1 if isinstance(step, bool) else operator.index(step)
-    except TypeError:
-        whole = -1
-    if 0 <= whole <= _LAST_STEP:
-        return whole
-    # Python refuses to print integers of more than 4,300 digits.
-    long = isinstance(step, int) and step.bit_length() > 64
-    shown = f"an integer of {step.bit_length()} bits" if long else " ".join(repr(step).split())
-    raise UsageError(f"step is {shown}; it must be a whole number from 0 to 2**53")
+def _last_numbers(record: RunRecord) -> dict[str, Any]:
+    """The last value of every metric, whatever the summary is said to be."""
+    if not any(event["_event"] in ("define_metric", "summary") for event in record.events()):
+        return record.summarised().values  # the same, and cheap for a large run
+    last: dict[str, Any] = {}
+    for row in record.history():
+        last |= row
+    return {
+        key: value
+        for key, value in last.items()
+        if key not in ("_step", "_t") and isinstance(value, int | float)
+    }
+
+
+class _Nothing:
+    """Stands for the random states of rank 0 in a rank whose own are not saved."""
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Any) -> None:
+        pass
+
+
+def _outcome(
+    status: Status | int | None, exit_code: int | None, error: str | None
+) -> tuple[Status, str | None]:
+    """What cupel's status or wandb's exit code says. Raises UsageError for another word."""
+    if status is None or isinstance(status, int):
+        exit_code = exit_code if status is None else status
+        status = "finished"
+    if status not in ("finished", "failed", "interrupted"):
+        raise UsageError(f"finish({status!r}): a run ends as finished, failed or interrupted")
+    if exit_code and status == "finished":
+        return "failed", error or f"exit code {exit_code}"
+    return status, error

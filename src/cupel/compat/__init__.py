@@ -1,0 +1,5 @@
+"""Faces of other trackers: `SummaryWriter` is TensorBoard's. Of wandb's, `import cupel` is one."""
+
+from cupel.compat.tensorboard import SummaryWriter
+
+__all__ = ["SummaryWriter"]
