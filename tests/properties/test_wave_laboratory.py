@@ -21,10 +21,10 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from cupel.cli.runs import _row
 from cupel.config import load
 from cupel.record.checkpoints import step_dir
-from cupel.record.reader import RunRecord, list_runs
+from cupel.record.index import table
+from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.workloads.training import Trained, train
 
@@ -397,7 +397,7 @@ def test_property_18_a_table_can_be_made_of_any_set_of_results(every: list[Any])
     try:
         for one in every:
             opened(root).finish("failed" if one is None else "finished", results=one)
-        rows = [_row(record) for record in list_runs(root)]
+        rows = table(root)
         assert len(rows) == len(every)
         assert len({tuple(row) for row in rows}) == 1
     finally:

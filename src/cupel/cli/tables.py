@@ -43,20 +43,30 @@ def print_json(value: Any) -> None:
     print(json.dumps(document(value), indent=2, ensure_ascii=False))
 
 
-def print_table(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Print rows of equal keys as aligned columns; the keys are the heading. None prints as –."""
+def print_table(rows: Sequence[Mapping[str, Any]], *, fit: bool = False) -> None:
+    """Print rows of equal keys as aligned columns; the keys are the heading. None prints as –.
+
+    With `fit`, lines are cut to the width of a terminal; what goes elsewhere is never cut.
+    """
     if not rows:
         return
     heads = list(rows[0])
-    texts = [[_text(row[head]) for head in heads] for row in rows]
-    widths = [max(len(head), *(len(text[i]) for text in texts)) for i, head in enumerate(heads)]
-    for line in [heads, *texts]:
-        print(
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        )
+    texts = [[cell(row[head]) for head in heads] for row in rows]
+    names = [cell(head) for head in heads]
+    widths = [max(len(name), *(len(text[i]) for text in texts)) for i, name in enumerate(names)]
+    most = shutil.get_terminal_size().columns if fit and sys.stdout.isatty() else None
+    for line in [names, *texts]:
+        text = "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        text = text.rstrip()
+        print(text if most is None or len(text) <= most else f"{text[: most - 1]}…")
 
 
-def _text(value: Any) -> str:
+def cell(value: Any) -> str:
+    """A value on one line of a table."""
     if value is None:
         return "–"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        return f"{value:.4f}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.4g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(cell, value)) or "–"
+    return " ".join(printable(str(value)).split("\n"))
