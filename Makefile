@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check bench clean
+.PHONY: help setup quickstart test test-fast check bench bench-record clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,6 +41,9 @@ check: $(READY) ## lint, formatting and types
 
 bench: $(READY) ## measure what the loop, logging and monitors cost
 	$(BIN)/python benchmarks/run.py
+
+bench-record: $(READY) ## measure the record beside wandb, MLflow, Aim, trackio, TensorBoard (25 min)
+	$(BIN)/python benchmarks/record/run.py
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -109,7 +109,9 @@ def shown_commands(page: Path) -> Iterator[str]:
     code = [block for kind, block in blocks(page) if kind != "python"]
     code += re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))
     for piece in code:
-        for found in re.findall(r"(?<![\w./-])cupel +([^\n]+)", piece.replace("\\\n", " ")):
+        for found in re.findall(
+            r"(?<![\w./-])(?<!import )cupel +([^\n]+)", piece.replace("\\\n", " ")
+        ):
             yield re.split(r"[`,]|\s+(?:#|\||>|&&|…)", found)[0]
 
 

@@ -136,8 +136,6 @@ def _seconds(session: SessionInfo) -> float:
 
 
 def _last_sign(session: SessionInfo) -> float:
-    files = (layout.heartbeat_name(), layout.metrics_name(), layout.SESSION)
-    times = [
-        (session.dir / name).stat().st_mtime for name in files if (session.dir / name).exists()
-    ]
-    return max(times, default=0.0)
+    names = (layout.heartbeat_name(), layout.SESSION)
+    files = [*(session.dir / name for name in names), *layout.segments(session.dir, "metrics")[-1:]]
+    return max((path.stat().st_mtime for path in files if path.exists()), default=0.0)
