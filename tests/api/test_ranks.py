@@ -30,7 +30,8 @@ WORLD = {
 
 def start(code: str, tmp_path: Path, **environment: str) -> subprocess.Popen[str]:
     path = tmp_path / "train.py"
-    path.write_text(code)
+    if not path.exists() or path.read_text() != code:
+        path.write_text(code)  # never while another process may be reading it
     return subprocess.Popen(
         [sys.executable, path],
         env={**os.environ, **environment},
