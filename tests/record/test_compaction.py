@@ -114,6 +114,16 @@ def test_a_stale_cache_is_made_anew(run_dir: Path) -> None:
     assert told(run_dir) == changed
 
 
+def test_a_record_that_is_kept_sees_a_segment_that_was_replaced(run_dir: Path) -> None:
+    record = RunRecord(run_dir)
+    before = record.series("m/0").y
+    path = layout.session_dir(run_dir, 1) / layout.metrics_name(0, 0)
+    path.write_bytes(lines(2000, seed=7))
+    after = record.series("m/0").y
+    assert after[2000:].tolist() == before[2000:].tolist()
+    assert after.tolist() == RunRecord(run_dir).series("m/0").y.tolist() != before.tolist()
+
+
 def test_a_root_that_takes_no_cache_is_read_all_the_same(run_dir: Path) -> None:
     before = told(run_dir)
     root = run_dir.parent.parent

@@ -136,6 +136,14 @@ def test_a_killed_run_is_crashed_and_resumed_it_runs(tmp_path: Path) -> None:
         assert look(tmp_path, where="status=crashed and loss=1") == ["a"]
 
 
+def test_a_session_that_was_only_begun_is_seen(tmp_path: Path) -> None:
+    session = start(tmp_path, "a")
+    session.finish("failed")
+    assert look(tmp_path, where="status=failed") == ["a"]
+    layout.session_dir(session.run_dir, 2).mkdir()  # killed, or at this moment, before run.json
+    assert look(tmp_path, where="status=running and sessions=2") == ["a"]
+
+
 def test_ended_runs_are_not_opened_again(tmp_path: Path) -> None:
     for number in range(3):
         session = finished(tmp_path, f"run-{number}", 1.0)

@@ -62,6 +62,13 @@ def test_a_file_that_grows_by_any_pieces_gives_each_line_once(
     assert repr(found) == repr(lines_of(whole))
 
 
+def test_a_line_of_two_values_does_not_hide_a_value_of_two_lines(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_bytes(b'{"_step":1} {"_step":2}\n{"_step":3,\n"a":1}\n{"_step":4}\n')
+    file = LineFile(path, "_step", int)
+    assert ([line["_step"] for line in read(file)], file.damaged) == ([4], 3)
+
+
 def test_a_line_longer_than_a_piece_is_one_line(tmp_path: Path, piece: int) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_bytes(b'{"_step":1,"text":"' + b"x" * 200_000 + b'"}\n{"_step":2')

@@ -208,6 +208,29 @@ def test_steps_that_no_column_holds_are_in_the_history(tmp_path: Path, step: str
     assert RunRecord(run_dir).summary == {"loss": rows_of(run)[-1]["loss"]}
 
 
+def test_the_last_number_is_that_of_the_greatest_step(tmp_path: Path) -> None:
+    def content(*steps: int) -> bytes:
+        return b"".join(b'{"_step":%d,"loss":%d.5}\n' % (step, step) for step in steps)
+
+    # Nobody said from which step the second session went on.
+    run = [Log(None, [content(1, 2, 9)]), Log(None, [content(3, 4)])]
+    assert RunRecord(write(tmp_path / "root" / "p" / "a", run)).summary == {"loss": 9.5}
+    run = [Log(None, [content(1, 2, 9)]), Log(3, [content(4, 5)])]
+    assert RunRecord(write(tmp_path / "root" / "p" / "b", run)).summary == {"loss": 5.5}
+    run = [Log(None, [content(1, 2, 9)]), Log(10**400, [])]
+    assert RunRecord(write(tmp_path / "root" / "p" / "d", run)).summary == {"loss": 9.5}
+    run = [Log(None, [content(1, 2, 9)]), Log(2, [])]
+    assert RunRecord(write(tmp_path / "root" / "p" / "c", run)).summary == {"loss": 2.5}
+
+
+def test_a_stretch_of_nothing_but_nan_keeps_its_last_point() -> None:
+    x, rows = np.arange(100.0), np.arange(100)
+    values = np.where(rows < 50, np.nan, rows.astype(float))
+    kept = history.thin(x, [(rows, values)], 10).tolist()
+    assert [row for row in kept if row < 50] == [0, 24, 49]
+    assert kept[-1] == 99
+
+
 @EVERY
 @given(RUNS, st.integers(1, 3))
 def test_of_one_session_all_is_read_and_of_the_others_nothing(

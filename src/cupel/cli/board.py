@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 _SETTLED = ("finished", "failed", "damaged", "refused")
 # What a low terminal shows first.
 _FIRST = (
-    "running", "failed", "refused", "damaged", "crashed", "interrupted", "planned", "finished",
+    "running", "failed", "refused", "damaged", "crashed", "silent", "interrupted", "planned",
+    "finished",
 )  # fmt: skip
 
 

@@ -120,7 +120,7 @@ def verify_resume(drill: Drill, *, kill_at: int | None) -> Verdict:
             f"the last step ({last})"
         )
     _say(f"training again, to be killed after step {target} of {last}")
-    killed_at = kill_after(drill, after=target)
+    killed_at = kill_after(drill, after=target, saved=True)
     _say("resuming in a new process")
     return resumed_like(drill, undisturbed, killed_at=killed_at)
 
@@ -209,13 +209,17 @@ def _kill_step(first: int, last: int) -> int:
     return random.SystemRandom().randint(first + 1, max(first + 1, 3 * last // 4))
 
 
-def kill_after(drill: Drill, *, after: int) -> int:
-    """Start a run and SIGKILL it when its record shows that step; the last step on record."""
+def kill_after(drill: Drill, *, after: int, saved: bool = False) -> int:
+    """Start a run and SIGKILL it when its record shows that step; the last step on record.
+
+    With `saved` also a checkpoint must be on the disk: those of cupel's loop are written while it
+    goes on, so the step alone does not tell.
+    """
     process = drill.start("killed")
     runs: list[RunRecord] = []
     while process.poll() is None:
         runs = runs or list_runs(drill.folder / "killed")
-        if runs and _last_step(runs[0]) >= after and runs[0].checkpoints():
+        if runs and _last_step(runs[0]) >= after and (not saved or _has_saved(runs[0])):
             process.send_signal(signal.SIGKILL)
             process.wait()
             break
@@ -228,6 +232,10 @@ def kill_after(drill: Drill, *, after: int) -> int:
     if process.returncode != -signal.SIGKILL:
         drill.finish("killed", process)
     return _last_step(drill.record("killed"))
+
+
+def _has_saved(record: RunRecord) -> bool:
+    return any(event["_event"] == "checkpoint_saved" for event in record.events())
 
 
 def _last_step(record: RunRecord) -> int:

@@ -181,8 +181,10 @@ def checked_range(range_: Range | None) -> Range:
     """A range with None where it is open. Raises UsageError for what is none."""
     low, high = range_ or (None, None)
     for end in (low, high):
-        if isinstance(end, float) and math.isnan(end):
-            raise UsageError(f"the range {low} to {high} has no end; give numbers, or None")
+        if end is not None and not -math.inf <= _float(end) <= math.inf:
+            raise UsageError(
+                "an end of the range is NaN or beyond all numbers; None is an open end"
+            )
     low = None if low == -math.inf else low
     high = None if high == math.inf else high
     if low is not None and high is not None and low > high:
@@ -194,7 +196,7 @@ def first_row(steps: Steps, bound: float, *, ends: bool) -> int:
     """The first row at or after a bound, or after it where the bound still belongs to what ends."""
     import numpy as np
 
-    if not math.isfinite(bound):
+    if isinstance(bound, float) and not math.isfinite(bound):
         return len(steps) if bound > 0 else 0
     target = math.floor(bound) + 1 if ends else math.ceil(bound)
     if target > _MOST:
@@ -207,3 +209,10 @@ def _whole(targets: Floats) -> Ints:
 
     # 2^63 itself is a float64 and no int64; the float before it is 1,024 less.
     return np.clip(np.ceil(targets), _LEAST, _MOST - 1023).astype(np.int64)
+
+
+def _float(number: float) -> float:
+    try:
+        return float(number)
+    except OverflowError:
+        return math.nan

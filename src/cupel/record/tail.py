@@ -93,7 +93,7 @@ class Tail:
         if self._seen.get(name) == state:
             return
         place = self._places.get(name)
-        if place and (stat.st_size < place.offset or _mark(path, place.offset) != place.mark):
+        if place and _mark(path, place.offset) != place.mark:  # so it is for a shorter one
             self._forget(name)
             place = None
         required, kinds = _REQUIRED[self.kind]

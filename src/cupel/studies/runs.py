@@ -121,7 +121,11 @@ def _state(record: RunRecord) -> tuple[str, Mapping[str, Any], str | None]:
         return "damaged", {}, str(damage)
     if status == "finished":
         return status, results, None
-    otherwise = {"crashed": "it was killed or its machine stopped", "running": "it is training"}
+    otherwise = {
+        "crashed": "it was killed or its machine stopped",
+        "running": "it is training",
+        "silent": "it trains elsewhere, or was killed there: no sign for a minute",
+    }
     return status, {}, record.problem or failure_of(record.run_dir) or otherwise.get(status)
 
 
