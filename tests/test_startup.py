@@ -73,7 +73,7 @@ def test_the_public_names_are_these() -> None:
     classes += ["Table", "Text", "Video"]
     calls = ["alert", "define_metric", "finish", "init", "load_checkpoint", "log", "log_artifact"]
     calls += ["log_figure", "log_histogram", "log_image", "log_model", "log_table", "log_text"]
-    calls += ["login", "register", "save", "save_checkpoint", "steps", "unwatch", "watch"]
+    calls += ["login", "register", "runs", "save", "save_checkpoint", "steps", "unwatch", "watch"]
     assert cupel.__all__ == [*classes, *calls]
     assert all(getattr(cupel, name) for name in cupel.__all__)
     assert set(dir(cupel)) == {*cupel.__all__, "config", "run", "summary"}

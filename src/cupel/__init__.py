@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cupel.api.images import Image
     from cupel.api.kept import Artifact
     from cupel.api.media import Audio, Histogram, Html, Table, Text, Video
+    from cupel.api.reading import runs
     from cupel.api.run import Run
     from cupel.api.summary import Summary
 
@@ -75,6 +76,7 @@ __all__ = [
     "log_text",
     "login",
     "register",
+    "runs",
     "save",
     "save_checkpoint",
     "steps",
@@ -88,6 +90,7 @@ _HOMES = {
     "Image": "cupel.api.images",
     "Run": "cupel.api.run",
     "Settings": "cupel.api.arguments",
+    "runs": "cupel.api.reading",
     **dict.fromkeys(("Audio", "Histogram", "Html", "Table", "Text", "Video"), "cupel.api.media"),
 }
 _CURRENT = "cupel.api.current"

@@ -150,7 +150,7 @@ def test_a_forked_child_that_ends_does_not_end_the_run(init: Init) -> None:
     child = os.fork()
     if child == 0:
         run.finish()
-        os._exit(0)
+        os._exit(0 if os.environ.get("CUPEL_RUN_ID") == run.id else 1)
     assert os.waitpid(child, 0)[1] == 0
     assert RunRecord(run.dir).status == "running"
     run.finish()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import atexit
 import builtins
+import contextlib
 import sys
 import threading
 import traceback
@@ -46,6 +47,11 @@ def end_with_python(open_runs: Callable[[], Iterable[Ending]]) -> None:
             stopped = issubclass(kind, KeyboardInterrupt)
             run.finish("interrupted" if stopped else "failed", error=told)
         ordinary_hook(kind, error, trace)
+        if issubclass(kind, KeyboardInterrupt):
+            # Python dies of SIGINT, as a shell expects, if the last text that it ran as code was
+            # interrupted; and whatever imports a module meanwhile may run some.
+            with contextlib.suppress(KeyboardInterrupt):
+                exec("raise KeyboardInterrupt")
 
     def ended() -> None:
         for run in open_runs():

@@ -361,15 +361,15 @@ class Run(Kept):
         exit_code: int | None = None,
         quiet: bool | None = None,
     ) -> None:
-        """End the run; a second call does nothing.
+        """End the run; a second call does nothing, nor does a forked child's.
 
         An exit code other than 0 (wandb's word, also in the place of the status) is "failed".
 
-        A finished one gets `results.json`: the last value of every metric, what the monitors cost,
-        and a hash of every registered part. Reads the record once, about 1 µs a line.
+        A finished one gets `results.json`: the summary's numbers, what the monitors cost, and a
+        hash of every registered part. Reads the record once, about 1 µs a line.
         """
-        if self.finished:
-            return
+        if self.finished or os.getpid() != self.pid:
+            return  # a forked child's end is not the run's
         outcome, error = _outcome(status, exit_code, error)
         self.unwatch()
         self._keep_what_waits()
@@ -410,7 +410,11 @@ class Run(Kept):
         costs = self._dispatcher.costs()
         results = {
             "step": self.step,
-            "final": _last_numbers(RunRecord(self.dir)),
+            "final": {
+                key: value
+                for key, value in RunRecord(self.dir).summary.items()
+                if isinstance(value, int | float)
+            },
             "monitors": {name: asdict(cost) for name, cost in costs.items()},
         }
         return results if self._store is None else {**results, "state": self._store[1].hashes()}
@@ -430,20 +434,6 @@ class Run(Kept):
             self.finish("interrupted", error="KeyboardInterrupt")
         else:
             self.finish("failed", error="".join(traceback.format_exception(error)))
-
-
-def _last_numbers(record: RunRecord) -> dict[str, Any]:
-    """The last value of every metric, whatever the summary is said to be."""
-    if not any(event["_event"] in ("define_metric", "summary") for event in record.events()):
-        return record.summarised().values  # the same, and cheap for a large run
-    last: dict[str, Any] = {}
-    for row in record.history():
-        last |= row
-    return {
-        key: value
-        for key, value in last.items()
-        if key not in ("_step", "_t") and isinstance(value, int | float)
-    }
 
 
 class _Nothing:
