@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
-import time
 
 import pytest
 
@@ -13,9 +11,12 @@ from cupel.checkpoint.stop import ASKS_TO_STOP, StopRequest
 
 
 def send(number: signal.Signals) -> None:
-    """Send a signal to this process and see its handler run."""
-    os.kill(os.getpid(), number)
-    time.sleep(0)  # handlers run between two bytecodes
+    """Send a signal to this thread and see its handler run.
+
+    One sent to the process may be taken by any of its threads, and the main thread, in which
+    handlers run, hears of that a little later.
+    """
+    signal.raise_signal(number)
 
 
 @pytest.mark.parametrize("number", ASKS_TO_STOP)
