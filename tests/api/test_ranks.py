@@ -114,13 +114,19 @@ def test_a_second_training_does_not_meet_the_first_ones_session(tmp_path: Path, 
 
 
 TRAINS = """
-import os, torch, cupel
+import os, time, torch, cupel
+from pathlib import Path
+here = Path(os.environ["HERE"])
 weight = torch.nn.Linear(2, 1)
 run = cupel.init("p", "n", resume="auto", settings={"ranks": "RANKS"})
 run.register(weight=weight)
 TOTAL = int(os.environ["TOTAL"])
 made = []
 for step in run.steps(TOTAL, save_every=2):
+    if not made:  # as in training, nobody is a step ahead before all have restored
+        (here / os.environ["RANK"]).touch()
+        while len(list(here.iterdir())) < int(os.environ["WORLD_SIZE"]):
+            time.sleep(0.02)
     with torch.no_grad():
         weight.weight.fill_(step)
     made.append(step)
