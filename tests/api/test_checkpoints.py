@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
 import subprocess
@@ -102,7 +101,7 @@ def test_a_request_to_stop_saves_and_leaves_with_75(
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with pytest.raises(SystemExit) as left:
-        train(init, Counter(), 10, at=3, does=lambda: os.kill(os.getpid(), number))
+        train(init, Counter(), 10, at=3, does=lambda: signal.raise_signal(number))
     assert left.value.code == 75
     assert signal.getsignal(number) is before
     record = only_run()

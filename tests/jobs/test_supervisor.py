@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -230,7 +229,7 @@ def stopped(backend: Counting, tasks: list[Task], signals: int) -> list[Change]:
             if change is not None:
                 changes.append(change)
             elif sent < signals and all(running(task) for task in tasks[:2]):
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
                 sent += 1
         assert stop.name == "SIGINT"
     return changes
@@ -299,9 +298,9 @@ def test_the_reason_of_a_traceback_is_its_last_line(tmp_path: Path) -> None:
 def test_different_signals_ask_once_and_the_same_one_twice_insists() -> None:
     before = signal.getsignal(signal.SIGTERM)
     with Stopping() as stop:
-        os.kill(os.getpid(), signal.SIGHUP)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGTERM)
         assert (stop.name, stop.insists) == ("SIGHUP", False)
-        os.kill(os.getpid(), signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
         assert (stop.name, stop.insists) == ("SIGHUP", True)
     assert signal.getsignal(signal.SIGTERM) == before
