@@ -98,6 +98,16 @@ def wait_for_step(
     raise AssertionError(f"step {step} did not come")
 
 
+def wait_for_checkpoint(root: Path, step: int) -> None:
+    """Wait until the one run below root has a checkpoint of this step."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(step in run.checkpoints() for run in list_runs(root)):
+            return
+        time.sleep(0.01)
+    raise AssertionError(f"no checkpoint of step {step} came")
+
+
 def has_begun(run: RunRecord, session: int) -> bool:
     sessions = run.sessions
     return len(sessions) >= session and sessions[session - 1].start_step is not None

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cupel.record.reader import RunRecord, list_runs
-from desk import RECIPE, Desk, complaint, new_desk, wait_for_step
+from desk import RECIPE, Desk, complaint, new_desk, wait_for_checkpoint, wait_for_step
 
 
 @pytest.fixture
@@ -188,6 +188,7 @@ def test_a_disk_that_fills_up_loses_nothing_that_was_recorded(desk: Desk, tmp_pa
     with mounted(tmp_path / "filling", "size=2m") as root:
         process = desk.start("run", "tiny.yaml", "train.steps=100000", root=root)
         wait_for_step(root, 25, process)
+        wait_for_checkpoint(root, 20)  # it is written beside training
         fill(root / "filler")
         time.sleep(1)
         process.send_signal(signal.SIGTERM)

@@ -706,7 +706,7 @@ while session._folder.fd >= 0:
     session.log({"loss": 1.0}, step=step)
     print("step", step)
     session.describe(step=step)
-    if step % 10 == 0:
+    if step % 10 == 0 and session._folder.fd >= 0:
         session.begin_at(0)
 assert session.lost <= 1, session.problems  # the line whose writing was interrupted
 """

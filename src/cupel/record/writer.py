@@ -70,18 +70,23 @@ class LineWriter:
         with self._lock:
             if self._size >= self._roll_at:
                 self._roll()
-            if self._torn:  # end the damaged line first, so that only one is lost
+            begin, torn, calls = self._size, self._torn, self._written + self.lost
+            if torn:  # end the damaged line first, so that only one is lost
                 line = b"\n" + line
+            self._torn = True  # for a signal handler that logs between here and the end
             try:
                 written = os.write(self._fd, line)
                 self._size += written
                 if written != len(line):
-                    self._write_rest(line[written:], written > 0)
+                    self._write_rest(line, written)
                 self._torn = False
                 self._written += 1
                 if self._durable:
                     _sync(self._fd)
             except OSError as error:
+                alone = calls == self._written + self.lost  # no signal handler wrote after us
+                if self._torn and alone and self._took_back(begin):
+                    self._torn = torn
                 ended = OSError("the session is finished")
                 return self._lose(error if self._fd >= 0 else ended)
         return True
@@ -147,17 +152,28 @@ class LineWriter:
         self._size, self._roll_at = os.fstat(fd).st_size, self._segment_bytes
         self._torn = self._size > 0  # it was there: whatever it ends with, a blank line is harmless
 
-    def _write_rest(self, rest: bytes, begun: bool) -> None:
-        # A full disk takes a part of a line, and then says why it takes no more. A piece that stays
-        # is parted from the next line by a newline.
-        self._torn = self._torn or begun
-        while rest:
-            written = os.write(self._fd, rest)
-            if written == 0:
-                raise OSError(f"{len(rest)} bytes of a line were not taken")
-            self._torn = True
-            self._size += written
-            rest = rest[written:]
+    def _write_rest(self, line: bytes, written: int) -> None:
+        while written < len(line):
+            more = os.write(self._fd, line[written:])
+            if more == 0:
+                raise OSError(f"{len(line) - written} bytes of a line were not taken")
+            self._torn = True  # again, if a handler's line came between
+            self._size += more
+            written += more
+
+    def _took_back(self, begin: int) -> bool:
+        """Whether nothing stays of a line of which a full disk took a part.
+
+        Else every try to write on would leave a damaged line.
+        """
+        try:
+            size = os.fstat(self._fd).st_size
+            if size == self._size > begin:
+                os.ftruncate(self._fd, begin)
+                self._size = size = begin
+        except OSError:
+            return False
+        return size == begin
 
     def _check_it_exists(self, written: int) -> None:
         if os.fstat(self._fd).st_nlink == 0:
