@@ -169,7 +169,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told_of(
     run.register(model=model)
     for step in (1, 2):
         run.step = step
-        file = next(run.save_checkpoint().glob("*.safetensors"))
+        file = next(run.save_checkpoint(wait=True).glob("*.safetensors"))
     run.finish("interrupted")
     file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     with init(resume="auto") as resumed:

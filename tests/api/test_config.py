@@ -168,14 +168,54 @@ def test_a_change_that_cannot_be_recorded_is_told_and_stops_nothing(
     with init() as run:
         run.config.huge = 2**70
         run.config.lr = 0.2
-    assert "cupel: config: UsageError: " in capsys.readouterr().err
-    assert RunRecord(run.dir).config == {"lr": 0.2}
+        run.config.update({"good1": 1, "bad": 2**64, "good2": 2})
+        run.config.bad = 2**65
+    told = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[1] for line in told] == ["config huge", "config bad"]
+    assert RunRecord(run.dir).config == {"lr": 0.2, "good1": 1, "good2": 2}
+    assert run._session.problems == {"config huge": 1, "config bad": 2}
+
+
+@pytest.mark.filterwarnings("ignore:Sparse")
+@pytest.mark.parametrize(
+    "value",
+    [torch.ones(2, device="meta"), torch.ones(2).to_sparse(), np.zeros((), dtype=np.clongdouble)],
+    ids=["meta", "sparse", "clongdouble"],
+)
+def test_an_array_that_gives_no_numbers_is_recorded_by_its_shape(
+    init: Init, capsys: pytest.CaptureFixture[str], value: Any
+) -> None:
+    with init() as run:
+        run.config["x"] = value
+    assert RunRecord(run.dir).config["x"] == f"{type(value).__name__} of shape {tuple(value.shape)}"
+
+
+def test_a_longdouble_is_the_nearest_float(init: Init) -> None:
+    third = np.longdouble(1) / 3
+    with init(config={"a": third, "b": np.array([third, 2])}) as run:
+        run.config.c = third
+        run.summary["d"] = third
+        run.log({"e": third, "f": np.array([third])})
+    record = RunRecord(run.dir)
+    assert record.config == {"a": 1 / 3, "b": [1 / 3, 2.0], "c": 1 / 3}
+    assert record.summary == {"d": 1 / 3, "e": 1 / 3}
+    assert [row["f"] for row in record.history(["f"])] == [[1 / 3]]
+
+
+@pytest.mark.parametrize("wrong", [[1, 2], [("a", 1, 2)], 5])
+def test_what_holds_no_settings_is_refused(init: Init, wrong: Any) -> None:
+    with init() as run, pytest.raises(UsageError, match=r"config (takes|must be) a dict"):
+        run.config.update(wrong)
 
 
 def test_the_keys_that_wandbs_filters_name_are_left_out(init: Init) -> None:
     config = {"lr": 1, "token": "secret", "path": "x"}
     with init(config=config, config_exclude_keys=["token"]) as run:
         assert run.config == {"lr": 1, "path": "x"}
+    with init(config={"lr": 1, "lr_schedule": 2}, config_exclude_keys="lr_schedule") as run:
+        assert run.config == {"lr": 1}
+    with pytest.raises(UsageError, match="config_include_keys must be a list of the config's keys"):
+        init(config_include_keys=5)
     with init(config=config, config_include_keys=["lr"]) as run:
         assert RunRecord(run.dir).config == {"lr": 1}
 

@@ -100,6 +100,9 @@ def test_without_a_run_there_is_nothing_to_log_to(monkeypatch: pytest.MonkeyPatc
         ({"name": 5}, "name must be text, not int"),
         ({"resume": 5}, "resume must be text, not int"),
         ({"root": 5}, "root must be a path, not int"),
+        ({"root": "\0"}, "root is '.x00'; no path holds the character"),
+        ({"reinit": "bogus"}, "reinit is 'bogus'; it must be True, 'finish_previous'"),
+        ({"reinit": []}, "reinit is \\[\\]; it must be True, 'finish_previous'"),
     ],
 )
 def test_arguments_that_cannot_be_used_are_refused_before_anything_is_written(

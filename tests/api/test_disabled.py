@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import cupel
 from cupel.errors import UsageError
@@ -55,7 +57,7 @@ def test_every_call_is_taken_and_nothing_is_written(
         run.summary["best"] = 2
         run.register(model=model, optimizer=None)
         assert run.load_checkpoint() == 0
-        run.save_checkpoint({"val_loss": 1.0})
+        run.save_checkpoint({"val_loss": 1.0}, wait=True)
         run.name = "other"
         run.tags += ("a",)
         assert (run.config.late, run.summary["best"]) == (1, 2)
@@ -127,3 +129,65 @@ def test_a_log_of_a_disabled_run_costs_little(init: Init) -> None:
                 run.log(metrics, step=step)
             least = min(least, (time.perf_counter() - begun) / 1000)
     assert least < 10e-6  # measured 0.6 µs; room for a busy machine
+
+
+@pytest.mark.parametrize("mode", ["online", "disabled"])
+def test_config_and_summary_are_those_of_a_recording_run(init: Init, mode: str) -> None:
+    with init(mode=mode, config={"lr": 0.1}) as run:
+        run.define_metric("val/*", step_metric="epoch", summary="min")
+        run.define_metric("acc", summary="best", goal="max")
+        run.define_metric("mean", summary="mean")
+        run.define_metric("first", summary="first")
+        run.define_metric("hidden", summary="none")
+        for step, value in enumerate([3.0, 1.0, float("nan"), 2.0]):
+            run.log({"epoch": step}, commit=False)
+            run.log(dict.fromkeys(("acc", "mean", "first", "hidden", "val/a", "plain"), value))
+        run.log({"plain": np.float32(0.5), "nested": {"x": torch.tensor(4)}, "text": "no"}, step=9)
+        run.log({"plain": 7.0}, step=8)
+        run.log({"plain": 10**5000, "flag": True, "list": [1, 2]})
+        run.summary["verdict"] = "good"
+        run.summary["acc"] = 5
+        run.config.late = Path("a")
+    assert dict(run.summary) == {
+        "epoch": 3, "acc": 5, "mean": 2.0, "first": 3.0, "val/a": 1.0, "plain": 0.5,
+        "nested/x": 4, "flag": True, "verdict": "good",
+    }  # fmt: skip
+    assert run.config == {"lr": 0.1, "late": "a"}
+
+
+@settings(
+    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    st.lists(
+        st.tuples(st.sampled_from("ab"), st.floats(-9, 9) | st.just(float("nan"))), max_size=12
+    ),
+    st.sampled_from(["last", "first", "min", "max", "mean"]),
+)
+def test_any_metric_comes_to_what_it_would_in_a_record(
+    init: Init, lines: list[tuple[str, float]], rule: str
+) -> None:
+    found = []
+    for mode in ("online", "disabled"):
+        with init(mode=mode, settings={"console": False}) as run:
+            run.define_metric("a", summary=rule)
+            for key, value in lines:
+                run.log({key: value})
+            found.append(dict(run.summary))
+    assert found[0] == pytest.approx(found[1], nan_ok=True)
+
+
+def test_the_first_example_of_the_page_runs_in_disabled_mode(
+    script: Callable[..., Any], root: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text()
+    example = page.split("```python\n")[1].split("```")[0]
+    done = script(example, CUPEL_MODE="disabled")
+    assert (done.returncode, done.stdout) == (0, "first 0.1 0.2\n"), done.stderr
+    assert not root.exists()
+
+
+@pytest.mark.parametrize("step", [1.5, -3, True, "abc"])
+def test_steps_that_a_recording_run_refuses_are_refused(init: Init, step: Any) -> None:
+    with init(mode="disabled") as run, pytest.raises(UsageError, match="must be a whole number"):
+        run.log({"loss": 1.0}, step=step)

@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import cupel
+from cupel.api import facts
 from cupel.errors import UsageError
+from cupel.record import editing, files
 from cupel.record.reader import RunRecord, list_runs
+from fakes import status_of_fork
 
 Init = Callable[..., cupel.Run]
 Script = Callable[..., Any]
@@ -216,3 +223,178 @@ def test_a_forked_child_may_open_a_run_of_its_own(init: Init, root: Path) -> Non
     assert {record.run["name"]: record.status for record in list_runs(root)} == {
         "n": "finished", "child": "finished",
     }  # fmt: skip
+
+
+# ---- edits from two sides ----------------------------------------------------------------------
+
+
+def test_what_others_tagged_and_noted_meanwhile_stays(init: Init) -> None:
+    with init(tags=["a", "b"]) as run:
+        editing.change_tags(run.dir, add=["x"], remove=["b"])
+        editing.add_note(run.dir, "from outside")
+        run.tags += ("night",)
+        run.notes = "from within"
+        assert set(RunRecord(run.dir).run["tags"]) == {"a", "x", "night"} == set(run.tags)
+        assert RunRecord(run.dir).run["notes"] == "from outside\nfrom within" == run.notes
+        editing.add_note(run.dir, "again")
+        run.notes += "\nand more"
+        run.tags = ("only",)
+    told = RunRecord(run.dir).run
+    assert told["tags"] == ["only"]
+    assert told["notes"] == "from outside\nfrom within\nagain\nand more"
+
+
+@given(
+    before=st.lists(st.sampled_from("abcd"), unique=True),
+    mine=st.lists(st.sampled_from("abcd"), unique=True),
+    theirs=st.lists(st.sampled_from("abcd"), unique=True),
+)
+def test_of_two_changes_of_tags_both_are_made(
+    before: list[str], mine: list[str], theirs: list[str]
+) -> None:
+    notes = {"notes": "", "name": "n"}
+    merged = facts._merged({"tags": theirs}, {"tags": before, **notes}, {"tags": mine, **notes})
+    if mine == before:
+        return  # then they are not written
+    for tag in "abcd":
+        changed = (tag in mine) != (tag in before)
+        assert (tag in merged["tags"]) == ((tag in mine) if changed else (tag in theirs)), tag
+    assert len(merged["tags"]) == len(set(merged["tags"]))
+
+
+def test_what_the_disk_refused_of_name_tags_and_notes_is_written_at_the_end(
+    init: Init, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = files.write_json
+
+    def full(path: Path, fields: Any) -> None:
+        if path.name == "run.json":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+        write(path, fields)
+
+    with init() as run:
+        with monkeypatch.context() as context:
+            context.setattr(files, "write_json", full)
+            run.name = "renamed"
+            run.tags += ("night",)
+        assert RunRecord(run.dir).run["name"] == "n"
+        assert (run.name, run.tags) == ("renamed", ("night",))
+    told = RunRecord(run.dir).run
+    assert (told["name"], told["tags"], told["status"]) == ("renamed", ["night"], "finished")
+    assert capsys.readouterr().err.count("run.json: RecordError") == 1
+
+
+def test_an_editor_that_was_stopped_stops_no_training(init: Init) -> None:
+    with init() as run, editing.locked(run.dir):
+        begun = time.monotonic()
+        run.name = "renamed"
+        assert time.monotonic() - begun < 10
+        assert RunRecord(run.dir).run["name"] == "renamed"
+
+
+def test_a_resumed_run_is_called_and_tagged_as_run_json_says(init: Init) -> None:
+    run = init(tags=["a"])
+    run.name = "renamed"
+    run.finish("interrupted")
+    editing.change_tags(run.dir, add=["x"])
+    with init(resume="auto") as resumed:
+        assert (resumed.name, resumed.tags) == ("renamed", ("a", "x"))
+
+
+# ---- a forked child, and after the end ---------------------------------------------------------
+
+
+def contents(run: cupel.Run) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in run.dir.rglob("*") if path.is_file()}
+
+
+def call_everything(run: cupel.Run) -> None:
+    run.name = "other"
+    run.tags = ["other"]
+    run.notes = "other"
+    run.summary["best"] = 1
+    run.config["late"] = 1
+    run.log({"loss": 1.0})
+    run.log_text("text", "text")
+    run.define_metric("x", summary="max")
+    run.alert("title")
+    assert run.log_artifact(__file__) is None
+    assert run.log_model(__file__) is None
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_writes_nothing_into_its_parents_run(init: Init) -> None:
+    with init(settings={"console": False}) as run:
+        run._session._looking.join()
+        before = contents(run)
+
+        def work() -> None:
+            call_everything(run)
+            run.watch(torch.nn.Linear(1, 1))
+            assert run._session.lost >= 10
+
+        assert status_of_fork(work) == 0
+        assert contents(run) == before
+        assert run._session.lost == 0
+
+
+def test_after_the_end_every_call_is_told_and_nothing_is_written(
+    init: Init, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with init() as run:
+        run.log({"loss": 0.5})
+    before = contents(run)
+    for _ in range(2):
+        call_everything(run)
+        assert run.save(__file__) == []
+    assert contents(run) == before
+    assert (run.name, run.tags, dict(run.config), dict(run.summary)) == (
+        "n", (), {"lr": 0.1}, {"loss": 0.5},
+    )  # fmt: skip
+    told = capsys.readouterr().err.splitlines()
+    assert all(f"run {run.id} is finished; start another one" in line for line in told)
+    assert sorted(line.split(": ")[1] for line in told) == sorted(
+        ["run.name", "run.tags", "run.notes", "summary", "config", "log", "define_metric", "alert",
+         "artifact", "save"]
+    )  # fmt: skip
+
+
+# ---- mistaken arguments ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "call, told",
+    [
+        (lambda run: run.alert("t", wait_duration="5s"), "wait_duration='5s'.: it must be seconds"),
+        (lambda run: run.alert("t", wait_duration=[5]), "it must be seconds, as 5.0, or a"),
+        (lambda run: setattr(run, "tags", 5), "tags must be a list of texts, .* not int"),
+        (lambda run: setattr(run, "name", None), "the name of a run must be text, not None"),
+        (lambda run: run.define_metric("x", summary=["min"]), "summary=.* is not one of last"),
+        (lambda run: run.define_metric("x", summary="min,median"), "'median' is not one of last"),
+        (lambda run: run.summary.update(5), r"summary.update\(\) takes a dict, .* not int"),
+        (lambda run: run.log_artifact(5), r"log_artifact\(\) takes an Artifact, .* not int"),
+        (lambda run: run.log_artifact("\0"), "there is no file and no folder"),
+        (lambda run: run.save(None), r"save\(\) takes a path or a pattern, .* not None"),
+        (lambda run: next(run.steps("ten")), r"steps\(total='ten'\): it must be a whole number"),
+        (lambda run: next(run.steps(9, save_every=0.5)), r"steps\(save_every=0.5\): it must be"),
+        (lambda run: run.log(), r"log\(\) takes a dict, .* not a NoneType"),
+        (lambda run: run.log({"a": 1}, data={"a": 1}), "as metrics or as data, not as both"),
+    ],
+)
+def test_arguments_that_mean_nothing_are_refused_in_one_line(
+    init: Init, call: Callable[[cupel.Run], Any], told: str
+) -> None:
+    with init() as run:
+        with pytest.raises(UsageError, match=told) as raised:
+            call(run)
+        assert len(str(raised.value).splitlines()) == 1
+
+
+def test_titles_and_tags_that_are_no_texts_stop_nothing(init: Init) -> None:
+    with init(tags=["a"]) as run:
+        run.alert(["t"])
+        run.tags = None
+        run.notes = None
+    (alert,) = events(run, "alert")
+    assert alert["title"] == "['t']"
+    assert (RunRecord(run.dir).run["tags"], run.notes) == ([], "")

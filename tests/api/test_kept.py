@@ -206,6 +206,7 @@ def test_sounds_are_waves_and_files_stay_as_they_are(init: Init, tmp_path: Path)
         (lambda: cupel.Image("a.exe"), "does not know the ending of a.exe"),
         (lambda: cupel.Histogram(), "Histogram() needs values"),
         (lambda: cupel.Histogram(["a"]), "Histogram() needs numbers"),
+        (lambda: cupel.Histogram([1.0], num_bins=0), "num_bins=0; it must be 1 or more"),
         (lambda: cupel.Histogram(np_histogram=([1], [0])), "one edge more than counts"),
         (lambda: cupel.Table(["a"], [[1, 2]]), "a row of 2 values does not fit the 1 columns"),
         (lambda: cupel.Audio([0.0]), "needs sample_rate="),
@@ -220,6 +221,31 @@ def test_what_cannot_be_a_medium_is_refused_in_one_line(
         makes()
     assert told.replace("\\", "") in str(raised.value)
     assert len(str(raised.value).splitlines()) == 1
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.floats() | st.sampled_from([1e16, 1e16 + 2, 1.79e308, -1.79e308, 5e-324]))
+    | st.floats().map(lambda x: [x] * 3),
+    st.integers(1, 70),
+)
+def test_any_values_have_a_histogram_that_counts_all_of_them(
+    values: list[float], bins: int
+) -> None:
+    made = cupel.Histogram(values, num_bins=bins)
+    finite = [x for x in values if np.isfinite(x)]
+    assert (sum(made.histogram), made.not_finite) == (len(finite), len(values) - len(finite))
+    assert len(made.histogram) == bins
+    assert np.isfinite(made.bins).all()
+    assert all(a <= b for a, b in zip(made.bins, made.bins[1:], strict=False))
+    assert not finite or made.bins[0] <= min(finite) <= max(finite) <= made.bins[-1]
+
+
+def test_ordinary_values_are_counted_as_numpy_does() -> None:
+    values = np.random.default_rng(0).normal(size=1000)
+    counts, edges = np.histogram(values, bins=64)
+    made = cupel.Histogram(values)
+    assert (made.histogram, made.bins) == (counts.tolist(), edges.tolist())
 
 
 def test_media_that_cannot_be_made_or_written_stop_nothing_and_are_told_once(

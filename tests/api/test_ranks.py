@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 import cupel
@@ -182,6 +183,82 @@ def test_a_rank_that_nobody_leads_says_so(init: Init, monkeypatch: pytest.Monkey
     assert run.disabled
     with pytest.raises(UsageError, match="rank 1 waited"):
         run.load_checkpoint()
+
+
+LATE = """
+import os, sys, time, cupel
+from pathlib import Path
+here = Path(os.environ["HERE"])
+def wait_for(name):
+    while not (here / name).exists():
+        time.sleep(0.02)
+if os.environ["RANK"] == "0":
+    wait_for("begun")
+    time.sleep(2.5)
+    cupel.init("p", "n").finish()
+    (here / "over").touch()
+    sys.exit()
+(here / "begun").touch()
+wait_for("over")
+cupel.init("p", "n", settings={"ranks": "all"})
+"""
+
+
+def test_a_rank_that_comes_after_rank_0_has_finished_says_so_at_once(
+    tmp_path: Path, root: Path
+) -> None:
+    world = {**WORLD, "HERE": tempfile.mkdtemp(dir=tmp_path)}
+    leader, late = (start(LATE, tmp_path, **world, RANK=str(rank)) for rank in (0, 1))
+    _, told = late.communicate(timeout=60)
+    leader.communicate(timeout=60)
+    (run,) = list_runs(root)
+    assert told.splitlines()[-1].endswith(
+        f"rank 1 comes too late: run {run.run_id} of rank 0 has ended, as finished; call "
+        "cupel.init() in every rank before rank 0 finishes its run"
+    )
+    assert (leader.returncode, late.returncode) == (0, 1)
+
+
+def test_a_rank_waits_for_the_next_training_where_the_last_one_ended_before_it_began(
+    init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**WORLD, "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    run = init()
+    run.finish("interrupted")
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(rendezvous, "_PATIENCE_S", 0.3)
+    said = run.dir / "sessions/0001/session.json"
+    began = psutil.Process().create_time()
+    said.write_text(json.dumps({**json.loads(said.read_text()), "ended": began + 3}))
+    with pytest.raises(UsageError, match=f"too late: run {run.id} of rank 0 .* as interrupted"):
+        rendezvous.rank_zeros_session(root, "p")
+    for ended in (began - 10, began + 1):
+        said.write_text(json.dumps({**json.loads(said.read_text()), "ended": ended}))
+        with pytest.raises(UsageError, match="rank 1 waited"):
+            rendezvous.rank_zeros_session(root, "p")
+    elsewhere = {**json.loads(said.read_text()), "ended": began + 10, "host": "another"}
+    said.write_text(json.dumps(elsewhere))
+    with pytest.raises(UsageError, match="rank 1 waited"):  # its clock may be ahead
+        rendezvous.rank_zeros_session(root, "p")
+
+
+def test_a_rank_says_at_once_that_rank_0_was_killed(
+    init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {**WORLD, "RANK": "0"}.items():
+        monkeypatch.setenv(name, value)
+    run = init(resume="auto")
+    monkeypatch.setenv("RANK", "1")
+    beat = run.dir / "sessions/0001/heartbeat.r0"
+    beat.write_text(json.dumps({**json.loads(beat.read_text()), "start": "1"}))
+    os.utime(beat, (psutil.Process().create_time() + 3,) * 2)
+    with pytest.raises(UsageError, match=f"too late: run {run.id} of rank 0 has .* as crashed"):
+        rendezvous.rank_zeros_session(root, "p")
+    said = run.dir / "sessions/0001/session.json"
+    said.write_text(json.dumps({**json.loads(said.read_text()), "start_step": None}))
+    with pytest.raises(UsageError, match="as crashed, and never loaded a checkpoint; call load_"):
+        rendezvous.step_of_rank_zero(run.dir, 1)
 
 
 CHILD = """

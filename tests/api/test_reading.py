@@ -45,6 +45,18 @@ def test_filters_and_order_are_those_of_the_command_line(three: list[str], root:
         cupel.runs(root, where="loss<<")
 
 
+def test_metrics_and_settings_that_are_called_like_fields_are_in_every_row(
+    init: Init, root: Path
+) -> None:
+    with init(config={"seed": 1, "step": "large", "clip": None}) as run:
+        run.log({"step": 0.5, "point": 2.0, "seconds": 9.0})
+    (row,) = cupel.runs(root, where="seed=1 and clip=none", frame=False)
+    assert (row["seed"], row["config.seed"], row["point"], row["summary.point"]) == (1, 1, 2.0, 2.0)
+    assert (row["step"], row["config.step"], row["summary.step"]) == (0, "large", 0.5)
+    assert row["summary.seconds"] == 9.0 != row["seconds"]
+    assert cupel.runs(root)["summary.step"].to_list() == [0.5]
+
+
 def test_without_polars_rows_are_dicts(
     three: list[str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

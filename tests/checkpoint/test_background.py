@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import threading
@@ -25,25 +26,7 @@ from cupel.checkpoint.settings import CheckpointSettings
 from cupel.checkpoint.writing import Failed, Saved, Skipped, Waited
 from cupel.errors import CheckpointError, Superseded
 from cupel.record import checkpoints, files
-
-
-class Box:
-    """A part that holds any state as it is."""
-
-    def __init__(self, state: Any = None) -> None:
-        self.state = state
-
-    def state_dict(self) -> Any:
-        return self.state
-
-    def load_state_dict(self, state: Any) -> None:
-        self.state = state
-
-
-def boxed(state: Any) -> Parts:
-    parts = Parts()
-    parts.register("box", Box(state))
-    return parts
+from fakes import Box, boxed, status_of_fork
 
 
 def room_of(
@@ -352,29 +335,38 @@ def test_a_ctrl_c_while_it_waits_gives_the_file_up(
 
         return write(*given, check=slow, **named)
 
-    class Impatient:
-        """A thread's `join` that is interrupted, as by a signal's handler."""
-
-        def __init__(self, thread: threading.Thread) -> None:
-            self._thread = thread
-            self.is_alive = thread.is_alive
-
-        def join(self) -> None:
-            if not interrupted.is_set():
-                raise KeyboardInterrupt
-            self._thread.join()
-
     monkeypatch.setattr(folder, "write", held)
     here.begin(1, boxed({"w": torch.ones(9)}))
     assert started.wait(30)
-    writing: Any = here._writing
-    writing._thread = Impatient(writing._thread)
+    main = threading.main_thread().ident
+    assert main is not None
+    threading.Timer(0.2, signal.pthread_kill, (main, signal.SIGINT)).start()
     with pytest.raises(KeyboardInterrupt):
         here.wait()
+    assert here.news() == [], "it is still being written"
     interrupted.set()
     with pytest.raises(CheckpointError, match="step 1 was given up by Ctrl-C"):
         here.close()
     assert not list(checkpoints.checkpoints_dir(tmp_path).iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+def test_a_forked_child_neither_waits_for_its_parents_checkpoint_nor_calls_it_saved(
+    tmp_path: Path, gate: threading.Event
+) -> None:
+    here = room_of(tmp_path)
+    here.begin(1, boxed(1))
+
+    def child() -> None:
+        here.wait()
+        (failed,) = here.news()
+        assert isinstance(failed, Failed)
+        assert str(failed.error) == "a forked child does not write its parent's checkpoint"
+
+    assert status_of_fork(child) == 0
+    gate.set()
+    here.close()
+    assert [type(news) for news in here.news()] == [Saved]
 
 
 # ---- the copy ----------------------------------------------------------------------------------

@@ -22,27 +22,9 @@ from cupel.errors import (
     ResumeError,
 )
 from cupel.record import checkpoints
+from fakes import Box, boxed
 
 UNPRUNED = CheckpointSettings(keep_last=1000)
-
-
-class Box:
-    """A part that holds any state as it is."""
-
-    def __init__(self, state: Any = None) -> None:
-        self.state = state
-
-    def state_dict(self) -> Any:
-        return self.state
-
-    def load_state_dict(self, state: Any) -> None:
-        self.state = state
-
-
-def boxed(state: Any) -> Parts:
-    parts = Parts()
-    parts.register("box", Box(state))
-    return parts
 
 
 def content(parts: Parts) -> Any:
@@ -73,6 +55,17 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_one_changed_byte_anywhere_is_found(
     two_checkpoints: Path, name: str, place: float, mask: int
 ) -> None:
+    """Mutations: `folder._load` compares sizes only; `read_manifest` takes any seal.
+
+        -            manifests.check_file(path, manifest["files"][path.name])
+        +            manifests.check_size(path, manifest["files"][path.name])
+
+        -    if seal != _seal(manifest):
+        +    if seal is None:
+
+    Then `assert 'state.json' == 'manifest.json'`: the changed file was loaded as intact; and
+    `{'seal': '…fc082b…'} != {'seal': '…fc083b…'}`: a manifest with another seal was taken.
+    """
     path = checkpoints.step_dir(two_checkpoints, 2) / name
     intact = path.read_bytes()
     changed = bytearray(intact)
@@ -108,6 +101,16 @@ def test_a_garbage_manifest_is_called_damaged(two_checkpoints: Path, garbage: by
 @pytest.mark.parametrize("name", ["manifest.json", "state.json", "box.safetensors"])
 @pytest.mark.parametrize("how", ["absent", "empty", "short", "long"])
 def test_lost_and_cut_files_are_found(two_checkpoints: Path, name: str, how: str) -> None:
+    """Mutations of `CheckpointRoom.restore`: a damaged one ends the search; none is told of.
+
+        -                continue
+        +                break
+
+        -                skipped.append(f"step {candidate}: {damage}")
+
+    Then `CheckpointDamaged: no intact checkpoint: step 2: …/box.safetensors is missing`, though
+    that of step 1 is intact; and `DID NOT RAISE CheckpointDamaged` where step 2 was asked for.
+    """
     path = checkpoints.step_dir(two_checkpoints, 2) / name
     intact = path.read_bytes()
     changed = {"empty": b"", "short": intact[:-2], "long": intact + b"x"}

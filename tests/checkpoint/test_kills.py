@@ -22,27 +22,9 @@ from cupel.checkpoint.room import CheckpointRoom
 from cupel.checkpoint.settings import CheckpointSettings
 from cupel.errors import CheckpointError
 from cupel.record import checkpoints, files
+from fakes import boxed
 
 UNPRUNED = CheckpointSettings(keep_last=1000)
-
-
-class Box:
-    """A part that holds any state as it is."""
-
-    def __init__(self, state: Any = None) -> None:
-        self.state = state
-
-    def state_dict(self) -> Any:
-        return self.state
-
-    def load_state_dict(self, state: Any) -> None:
-        self.state = state
-
-
-def boxed(state: Any) -> Parts:
-    parts = Parts()
-    parts.register("box", Box(state))
-    return parts
 
 
 def room(run_dir: Path, **given: Any) -> CheckpointRoom:
@@ -136,6 +118,14 @@ print(kills, len(dropped), len(published))
 def test_a_kill_at_any_file_operation_leaves_the_old_or_the_new_checkpoint(
     tmp_path: Path, how: str
 ) -> None:
+    """Mutation: `CheckpointRoom._publish` copies the folder to its name.
+
+        -        temporary.rename(path)
+        +        shutil.copytree(temporary, path)
+
+    Then `assert not restored.skipped`, for a kill came in between: `step 20: cannot read
+    …/step-000000020/manifest.json: No such file or directory`.
+    """
     command = [sys.executable, "-c", KILLED_AT_EVERY_CALL, str(tmp_path), how]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -259,6 +249,15 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_full_disk_is_told_and_what_was_there_stays(small_disk: Path) -> None:
+    """Mutation: `CheckpointRoom._write` goes on as if it had saved.
+
+        -        except (OSError, RecordError) as error:
+        -            raise CheckpointError(f"checkpoint of step {step}: {error}") from error
+        +        except (OSError, RecordError, CheckpointError):
+        +            return Saved(temporary, step, 0.0, 0, {})
+
+    Then `DID NOT RAISE CheckpointError`.
+    """
     here = room(small_disk)
     here.save(1, boxed({"w": torch.ones(100)}), metrics={"val_loss": 1.0})
     with pytest.raises(CheckpointError, match=r"No space left.*it needs 400,000 bytes.*untouched"):
@@ -304,6 +303,12 @@ def test_a_disk_that_refuses_any_sync_is_told(
 
 
 def test_a_full_disk_in_the_background_is_told_and_what_was_there_stays(small_disk: Path) -> None:
+    """Mutation: `CheckpointRoom._raise_unheard` lets a failure be forgotten.
+
+        -            raise failed[0].error
+
+    Then `DID NOT RAISE CheckpointError`, from `close`.
+    """
     here = room(small_disk)
     here.save(1, boxed({"w": torch.ones(100)}), metrics={"val_loss": 1.0})
     here.begin(2, boxed({"w": torch.ones(100_000)}), metrics={"val_loss": 0.5})

@@ -223,3 +223,29 @@ def test_star_import_brings_the_calls(tmp_path: Path) -> None:
     code = "from cupel import *\nprint(init.__name__, Image.__name__, 'config' in globals())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "init Image False\n", done.stderr
+
+
+@pytest.mark.parametrize("mode", ["online", "disabled"])
+def test_log_takes_wandbs_names_of_its_arguments(root: Path, mode: str) -> None:
+    with wandb.init(project="p", mode=mode, job_type="train") as run:
+        run.log(data={"loss": 0.5}, step=3, commit=True, sync=False)
+        wandb.log(data={"loss": 0.25})
+        wandb.log({"acc": 1}, 5, True, False)
+        assert dict(run.summary) == {"loss": 0.25, "acc": 1}
+        assert (run.job_type, run.entity, run.path) == ("train", "", f"p/{run.id}")
+        assert run.settings.durability == run.settings["durability"] == "process"
+    if mode == "online":
+        steps = [(row["_step"], row.get("loss")) for row in rows(only(root))]
+        assert steps == [(3, 0.5), (4, 0.25), (5, None)]
+
+
+def test_of_several_summaries_the_first_counts_and_that_is_told(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with wandb.init(project="p") as run:
+        run.define_metric("several/loss", summary="min,max")
+        for loss in (2.0, 1.0, 3.0):
+            run.log({"several/loss": loss})
+        assert run.summary["several/loss"] == 1.0
+    told = capsys.readouterr().err
+    assert "summary='min,max'): a metric comes to one number here, min; set others in" in told

@@ -22,6 +22,7 @@ from cupel.errors import CheckpointError, Superseded, TrainingFailed
 from cupel.events import Dispatcher, Event, StepView
 from cupel.record.checkpoints import list_steps, step_dir
 from cupel.record.manifests import read_manifest
+from cupel.record.reader import RunRecord
 from cupel.train.loop import Loop, Outcome
 from cupel.train.parallel import World
 from cupel.train.settings import TrainSettings
@@ -306,3 +307,42 @@ def test_the_best_is_not_saved_twice_because_the_first_is_still_being_written(
     run(loop)
     assert memory.steps("checkpoint_saved") == [2, 4, 8]
     assert here.best("val_loss") == step_dir(tmp_path, 4)
+
+
+def test_a_run_that_is_moved_saves_where_it_then_lies_and_is_resumed_there(tmp_path: Path) -> None:
+    from cupel.config import load
+    from cupel.workloads.training import Display, train
+    from desk import new_desk
+
+    desk = new_desk(tmp_path / "desk")
+    recipe = load(
+        desk.folder / "tiny.yaml",
+        [
+            f"data.path={desk.folder / 'text.txt'}",
+            f"data.cache={desk.folder / 'cache'}",
+            *("train.steps=6", "train.evaluate_every=6", "train.log_every=1"),
+            *("checkpoint.every=2", "checkpoint.keep_last=9", "figures.formats=[]"),
+        ],
+    )
+
+    class Moves(Display):
+        """Renames the run's folder at step 3, and fails at step 5."""
+
+        def ready(self, run_dir: Path, references: Mapping[str, float]) -> None:
+            self.old, self.new = run_dir, run_dir.with_name("renamed")
+
+        def __call__(self, event: Event, payload: Any) -> None:
+            if event == Event.STEP_END and payload["step"] == 3:
+                self.old.rename(self.new)
+            if event == Event.STEP_END and payload["step"] == 5:
+                raise KeyboardInterrupt
+
+    display = Moves()
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, root=desk.runs, display=display)
+    assert list_steps(display.new) == [2, 4]
+    assert list_steps(display.old) == []
+    trained = train(recipe, root=desk.runs, resume=display.new)
+    assert (trained.run_dir, trained.step) == (display.new, 6)
+    assert RunRecord(display.new).sessions[1].start_step == 4
+    assert list_steps(display.new) == [2, 4, 6]

@@ -455,6 +455,12 @@ def test_a_signal_stops_it_after_the_step_with_a_checkpoint(
 
 
 def test_a_checkpoint_that_fails_in_the_middle_is_told_and_training_goes_on(tmp_path: Path) -> None:
+    """Mutation: the loop does not record it.
+
+        -        self._recorder.event("checkpoint_failed", step=step, reason=str(error))
+
+    Then `assert [] == [{'step': 4, 'reason': 'the disk is full at step 4'}]`.
+    """
     told: list[Any] = []
     dispatcher = Dispatcher(debug=True)
     dispatcher.add_listener("told", lambda event, error: told.append(error), [Event.FAILURE])

@@ -19,7 +19,7 @@ def stops_at(values: list[float], patience: int, min_delta: float) -> int | None
     """The reference: the first evaluation after `patience` ones without an improvement."""
     best, best_at = math.inf, -1
     for i, value in enumerate(values):
-        if value < best - min_delta:
+        if math.isfinite(value) and value < best - min_delta:
             best, best_at = value, i
         elif i - best_at >= patience:
             return i
@@ -60,7 +60,7 @@ def test_progress_knows_the_lowest_value_and_its_first_step(values: list[float])
     for step, value in enumerate(values, start=1):
         progress.step = step
         progress.evaluated({"val_loss": value}, key="val_loss")
-    real = [(value, step) for step, value in enumerate(values, start=1) if value < math.inf]
+    real = [(value, step) for step, value in enumerate(values, start=1) if math.isfinite(value)]
     best, best_step = min(real, default=(math.inf, 0))
     assert (progress.best, progress.best_step) == (best, best_step)
     assert progress.evaluated_at == len(values)

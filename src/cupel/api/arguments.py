@@ -1,15 +1,15 @@
 """What `cupel.init` is given: checked before anything is written, and wandb's words understood.
 
 Settings are how a run is recorded, not what it trains: `ranks`, `durability`, `console`,
-`system_every`, `strict`. Words of wandb that mean the same are taken for them; the others, and
-arguments without a meaning here, are named once on stderr with what becomes of them.
+`system_every`, `strict`, `checkpoint`. Words of wandb that mean the same are taken for them; the
+others, and arguments without a meaning here, are named once on stderr with what becomes of them.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from cupel.api.told import tell_ignored, tell_once
@@ -60,7 +60,7 @@ class Recording:
     `ranks`: of several processes, whether only rank "zero" or "all" record. `durability`:
     "process" survives kill -9, "sync" waits for the disk in each log. `console` keeps what Python
     prints. `system_every` is the seconds between looks at the machine, 0 for none. `strict` makes
-    `log` raise on what cannot be recorded.
+    `log` raise on what cannot be recorded. `checkpoint` are fields of `CheckpointSettings`.
     """
 
     ranks: Literal["zero", "all"] = "zero"
@@ -68,13 +68,14 @@ class Recording:
     console: bool = True
     system_every: float = _SYSTEM_EVERY_S
     strict: bool = False
+    checkpoint: Mapping[str, Any] = field(default_factory=dict)
 
 
 _CHOICES: Mapping[str, tuple[str, ...]] = {
     "ranks": ("zero", "all"),
     "durability": ("process", "sync"),
 }
-_KNOWN = ("ranks", "durability", "console", "system_every", "strict")
+_KNOWN = ("ranks", "durability", "console", "system_every", "strict", "checkpoint")
 
 
 def understood(settings: Any) -> Recording:
@@ -123,9 +124,39 @@ def _checked(name: str, value: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e6:
             raise UsageError(f"settings: system_every is {value!r}; it must be seconds, 0 for off")
         return float(value)
+    if name == "checkpoint":
+        return _of_checkpoints(value)
     if not isinstance(value, bool):
         raise UsageError(f"settings: {name} is {value!r}; it must be True or False")
     return value
+
+
+def _of_checkpoints(given: Any) -> dict[str, Any]:
+    """The same words as in a recipe's section `checkpoint`, but for when one is due."""
+    from pydantic import ValidationError
+
+    from cupel.checkpoint.settings import CheckpointSettings
+    from cupel.wording import worded
+
+    if not isinstance(given, Mapping):
+        raise UsageError(
+            f"settings: checkpoint must be a dict, as {{'keep_last': 5}}, not {kind(given)}"
+        )
+    if "every" in given:
+        raise UsageError(
+            "settings: checkpoint.every has no effect in a loop of your own; type "
+            f"run.steps(…, save_every={given['every']})"
+        )
+    known = [name for name in CheckpointSettings.model_fields if name != "every"]
+    try:
+        CheckpointSettings.model_validate(dict(given))
+    except ValidationError as error:
+        wrong = (
+            worded(one, ".".join(map(str, ("checkpoint", *one["loc"]))), known=known)
+            for one in error.errors(include_url=False)
+        )
+        raise UsageError(f"settings: {'; '.join(wrong)}") from None
+    return dict(given)
 
 
 def mode_of(mode: Any, settings: Any) -> Mode:
@@ -169,12 +200,34 @@ _OURS = (
 
 def filtered(config: Mapping[str, Any], wandbs: Mapping[str, Any]) -> dict[str, Any]:
     """The config without what `config_exclude_keys` names, or only what the other one names."""
-    include, exclude = wandbs.get("config_include_keys"), wandbs.get("config_exclude_keys")
+    include, exclude = (
+        _keys(name, wandbs.get(name)) for name in ("config_include_keys", "config_exclude_keys")
+    )
     return {
         key: value
         for key, value in config.items()
-        if (not include or key in include) and key not in (exclude or ())
+        if (not include or key in include) and key not in exclude
     }
+
+
+def _keys(name: str, given: Any) -> list[str]:
+    if given is None or isinstance(given, str):
+        return [given] if given else []
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{name} must be a list of the config's keys, not {kind(given)}")
+    return [str(key) for key in given]
+
+
+_REINITS = (True, False, None, "default", "finish_previous", "return_previous", "create_new")
+
+
+def check_reinit(reinit: Any) -> None:
+    """Raises UsageError for what says nothing about a run that is open."""
+    if reinit not in _REINITS:
+        raise UsageError(
+            f"reinit is {reinit!r}; it must be True, 'finish_previous', 'return_previous' or "
+            "'create_new'"
+        )
 
 
 def check(tags: Any, root: Any, group: Any, **texts: Any) -> None:
@@ -190,6 +243,8 @@ def check(tags: Any, root: Any, group: Any, **texts: Any) -> None:
         raise UsageError("tags must be a list of texts, as ['night']")
     if not isinstance(root, str | os.PathLike | None):
         raise UsageError(f"root must be a path, not {kind(root)}")
+    if root is not None and "\0" in str(root):
+        raise UsageError(f"root is {str(root)!r}; no path holds the character \\0")
 
 
 def kind(given: Any) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 from cupel.api.told import tell_once
 from cupel.errors import UsageError, did_you_mean
+from cupel.record.codec import plain_numbers
 
 _MOST_NUMBERS = 1024  # of one array in a config
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
@@ -34,7 +35,7 @@ class Config(dict[str, Any]):
     """
 
     def __init__(
-        self, values: Mapping[str, Any], record: Callable[[dict[str, Any]], None] | None = None
+        self, values: Mapping[str, Any], record: Callable[[dict[str, Any]], bool] | None = None
     ) -> None:
         super().__init__(values)
         object.__setattr__(self, "_record", record)
@@ -46,7 +47,7 @@ class Config(dict[str, Any]):
         """
         changes: dict[str, Any] = {}
         for one in given:
-            changes |= plain(dict(one) if _is_pairs(one) else one)
+            changes |= plain(_of_pairs(one) if _is_pairs(one) else one)
         changes |= plain(named)
         self._take({k: v for k, v in changes.items() if k not in self or self[k] != v})
 
@@ -56,7 +57,7 @@ class Config(dict[str, Any]):
 
     def setdefault(self, name: str, default: Any = None) -> Any:
         self.setdefaults({name: default})
-        return self[name]
+        return self.get(name, default)  # an ended run takes nothing any more
 
     def as_dict(self) -> dict[str, Any]:
         """A copy as a plain dict."""
@@ -85,15 +86,13 @@ class Config(dict[str, Any]):
     def __reduce__(self) -> Any:
         return dict, (dict(self),)  # a copy, also one in another process, records nothing
 
-    def record(self, changes: dict[str, Any]) -> None:
-        """Record what is in the config already."""
-        if self._record is not None:
-            self._record(changes)
+    def record(self, changes: dict[str, Any]) -> bool:
+        """Record settings; False once the run has ended, which takes none any more."""
+        return self._record is None or self._record(changes)
 
     def _take(self, changes: dict[str, Any]) -> None:
-        if changes:
+        if changes and self.record(changes):
             super().update(changes)
-            self.record(changes)
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -150,7 +149,12 @@ def _plain(value: Any, path: str) -> Any:
         return value.isoformat()
     if hasattr(value, "shape") and hasattr(value, "tolist"):
         if math.prod(value.shape) <= _MOST_NUMBERS:
-            return _plain(value.tolist(), path)
+            try:
+                return _plain(plain_numbers(value), path)
+            except Exception:  # a meta or sparse tensor, a device that has failed
+                return _told_as(
+                    f"{type(value).__name__} of shape {tuple(value.shape)}", value, path
+                )
         return f"{type(value).__name__} of shape {tuple(value.shape)}"
     return _text(value, path)
 
@@ -160,12 +164,26 @@ def _text(value: Any, path: str) -> str:
         return f"{value.__module__}:{value.__qualname__}"
     text = _ADDRESS.sub("", str(value))  # or no two runs would have equal settings
     if type(value).__module__ != "torch":  # a device or a dtype says all in its text
-        tell_once(f"config {path}", f"{path} is {_a(value)}; its text is recorded: {text[:80]!r}")
+        return _told_as(text, value, path)
+    return text
+
+
+def _told_as(text: str, value: Any, path: str) -> str:
+    tell_once(f"config {path}", f"{path} is {_a(value)}; its text is recorded: {text[:80]!r}")
     return text
 
 
 def _is_pairs(value: Any) -> bool:
     return isinstance(value, Iterable) and not isinstance(value, Mapping | str | bytes)
+
+
+def _of_pairs(pairs: Iterable[Any]) -> dict[Any, Any]:
+    try:
+        return dict(pairs)
+    except (TypeError, ValueError) as error:
+        raise UsageError(
+            f"config takes a dict, a namespace or pairs, as [('lr', 0.1)]: {error}"
+        ) from error
 
 
 def _a(value: Any) -> str:

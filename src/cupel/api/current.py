@@ -11,11 +11,19 @@ import contextlib
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from cupel.api import rendezvous
-from cupel.api.arguments import check, filtered, mode_of, take_wandbs, understood
+from cupel.api.arguments import (
+    check,
+    check_reinit,
+    filtered,
+    mode_of,
+    take_wandbs,
+    understood,
+)
 from cupel.api.config import Config, plain
 from cupel.api.disabled import DisabledRun
 from cupel.api.ending import end_with_python
@@ -71,6 +79,7 @@ def init(
     """
     global _current
     take_wandbs(wandbs)
+    check_reinit(reinit)
     if (previous := _open_already(reinit)) is not None:
         return previous
     _current = open_run(
@@ -141,6 +150,9 @@ def _made(asked: Asked, *, disabled: bool, current: bool) -> Run:
         "tags": asked.tags,
         "notes": asked.notes,
         "group": asked.group,
+        "job_type": asked.details.get("job_type"),
+        "settings": asdict(asked.recording),
+        "checkpoint": asked.recording.checkpoint,
     }
     if disabled:
         return DisabledRun(config=asked.config, **facts)
@@ -165,6 +177,8 @@ def _leading(asked: Asked, found: Opened, facts: Mapping[str, Any], *, current: 
         with contextlib.suppress(RecordError):
             config, changes = merged(RunRecord(session.run_dir).config, config)
     run = Run(session, config=config, **facts)
+    if session.resumed:
+        run.take_over(RunRecord(session.run_dir).run)
     if changes:
         run.config.record(changes)
     if found.goes_on_after is not None:
@@ -189,11 +203,6 @@ def _open_already(reinit: bool | str | None) -> Run | None:
     if reinit == "create_new":
         _beside.append(run)
         return None
-    if reinit not in (None, False, "default"):
-        raise UsageError(
-            f"reinit is {reinit!r}; it must be True, 'finish_previous', 'return_previous' or "
-            "'create_new'"
-        )
     raise UsageError(
         f"run {run.id} is still open in this process; call cupel.finish() before "
         "cupel.init(), or use `with cupel.init(…) as run:`"
@@ -240,9 +249,16 @@ def current_summary() -> Summary:
     return the_run("cupel.summary").summary
 
 
-def log(metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = None) -> None:
+def log(
+    metrics: Mapping[str, Any] | None = None,
+    step: int | None = None,
+    commit: bool | None = None,
+    sync: bool | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
+) -> None:
     """Log numbers to the current run; see `Run.log`. Raises UsageError when there is none."""
-    the_run("cupel.log()").log(metrics, step, commit)
+    the_run("cupel.log()").log(metrics, step, commit, sync, data=data)
 
 
 def finish(exit_code: int | None = None, quiet: bool | None = None) -> None:
@@ -288,7 +304,7 @@ def steps(total: int, *, save_every: int | None = None) -> Iterator[int]:
 
 
 def save_checkpoint(*given: Any, **named: Any) -> Any:
-    """Write a checkpoint of the current run; see `Run.save_checkpoint`."""
+    """Save a checkpoint of the current run; see `Run.save_checkpoint`."""
     return the_run("cupel.save_checkpoint()").save_checkpoint(*given, **named)
 
 

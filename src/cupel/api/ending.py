@@ -3,7 +3,7 @@
 Python tells nobody how it ends, so `sys.excepthook`, `sys.exit`, `exit` and `quit` are wrapped,
 once a process. An exit that the script caught is known for one by the next `log`. What is not
 seen, outside of `with cupel.init(…)`: `raise SystemExit(1)`, an `exit` that was imported from `sys`
-before; and `os._exit` anywhere.
+before; and `os._exit` anywhere. SIGTERM kills as ever, but not in the midst of a checkpoint.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ from __future__ import annotations
 import atexit
 import builtins
 import contextlib
+import os
+import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any, Literal, NoReturn, Protocol
 
 _installed = False
+_awaited: list[Callable[[], None]] = []  # before SIGTERM ends Python
 
 
 class Ending(Protocol):
@@ -45,7 +48,7 @@ def end_with_python(open_runs: Callable[[], Iterable[Ending]]) -> None:
         for run in open_runs():
             told = "".join(traceback.format_exception(kind, error, trace))
             stopped = issubclass(kind, KeyboardInterrupt)
-            run.finish("interrupted" if stopped else "failed", error=told)
+            _end(run, "interrupted" if stopped else "failed", told)
         ordinary_hook(kind, error, trace)
         if issubclass(kind, KeyboardInterrupt):
             # Python dies of SIGINT, as a shell expects, if the last text that it ran as code was
@@ -56,9 +59,9 @@ def end_with_python(open_runs: Callable[[], Iterable[Ending]]) -> None:
     def ended() -> None:
         for run in open_runs():
             if run.left_with in (None, 0):
-                run.finish()
+                _end(run, "finished")
             else:
-                run.finish("failed", error=f"sys.exit({run.left_with!r})")
+                _end(run, "failed", f"sys.exit({run.left_with!r})")
 
     sys.excepthook = failed
     sys.exit = _Leave(sys.exit, open_runs)
@@ -66,6 +69,46 @@ def end_with_python(open_runs: Callable[[], Iterable[Ending]]) -> None:
         if hasattr(builtins, name):
             setattr(builtins, name, _Leave(getattr(builtins, name), open_runs))
     atexit.register(ended)
+
+
+def _end(
+    run: Ending, status: Literal["finished", "failed", "interrupted"], error: str | None = None
+) -> None:
+    """End one run; what goes wrong with it is told, and stands in the way of no other."""
+    try:
+        run.finish(status, error=error)
+    except Exception as problem:  # of whatever was registered, too; Python is ending anyway
+        traceback.print_exception(problem)
+
+
+def finish_before_sigterm(wait: Callable[[], None]) -> None:
+    """Have a SIGTERM that would end Python at once call `wait` first; a second one ends it.
+
+    A handler of the script's own is left alone. Only the main thread can do this; elsewhere
+    nothing happens.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return
+    if wait not in _awaited:
+        _awaited.append(wait)
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, _terminated)
+
+
+def leave_sigterm(wait: Callable[[], None]) -> None:
+    """Take that back."""
+    if wait in _awaited:
+        _awaited.remove(wait)
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and not _awaited and signal.getsignal(signal.SIGTERM) == _terminated:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _terminated(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    for wait in _awaited:
+        wait()
+    os.kill(os.getpid(), number)
 
 
 def goes_on() -> bool:

@@ -69,5 +69,5 @@ class Histograms:
                 self._seen[f"gradients/{self._prefix}{name}"] = Histogram(parameter.grad)
             if self._parameters:
                 self._seen[f"parameters/{self._prefix}{name}"] = Histogram(parameter)
-        except Exception as error:
+        except Exception as error:  # whatever libraries raise, the backward pass goes on
             self._on_problem(f"watch {name}", error)

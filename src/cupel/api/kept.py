@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import glob as globs
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from cupel.api.arguments import kind
 from cupel.api.facts import Facts
 from cupel.api.images import Figure, Image, is_figure
 from cupel.api.logged import taken_apart
@@ -58,7 +60,7 @@ class Artifact:
                 self.files[f"{name}/{inner}" if name else inner] = path
 
 
-class Kept(Facts):
+class Kept(Facts, ABC):
     """The keeping half of a run.
 
     Without `step`, what these log is of the step of the next line.
@@ -121,29 +123,42 @@ class Kept(Facts):
         """Keep a copy of a file or a folder with the run; the folder that holds it.
 
         A name's copies are versions, v0, v1, …; one that equals the newest is not kept twice.
-        None when the disk refuses, which is told once. Raises UsageError when there is nothing to
-        keep.
+        None when the disk refuses or the run has ended, which is told once. Raises UsageError when
+        there is nothing to keep.
         """
         tell_ignored(
             "log_artifact", {"aliases": aliases, "tags": tags}, "versions are v0, v1, … by time"
         )
+        if not isinstance(artifact_or_path, Artifact | str | os.PathLike):
+            raise UsageError(
+                "log_artifact() takes an Artifact, or the path of a file or folder, not "
+                f"{kind(artifact_or_path)}"
+            )
+        if self._is_over("artifact") or self._is_childs("artifact"):
+            return None
         try:
             return self._stored(artifact_or_path, name, type) / FILES
         except (RecordError, Superseded) as error:
             self._session.problem("artifact", error)
             return None
 
-    def _stored(self, given: Artifact | Source, name: str | None, kind: str | None) -> Path:
+    def _is_childs(self, what: str) -> bool:
+        """Whether a forked child calls: it writes nothing into its parent's run, which is told."""
+        if self._session.in_child:
+            self._session.event(what)  # lost, counted, and told
+        return bool(self._session.in_child)
+
+    def _stored(self, given: Artifact | Source, name: str | None, type: str | None) -> Path:
         if not isinstance(given, Artifact):
             path = Path(given)
             return store_artifact(
-                self._session, path, name=name or path.name, kind=kind or "artifact"
+                self._session, path, name=name or path.name, kind=type or "artifact"
             )
         return store_files(
             self._session,
             given.files,
             name=name or given.name,
-            kind=kind or given.type,
+            kind=type or given.type,
             description=given.description,
             metadata=given.metadata,
         )
@@ -170,6 +185,10 @@ class Kept(Facts):
 
         wandb's word; there is no later upload, so `policy` changes nothing.
         """
+        if not isinstance(glob_str, str | os.PathLike):
+            raise UsageError(f"save() takes a path or a pattern, as '*.py', not {kind(glob_str)}")
+        if self._is_over("save"):
+            return []
         pattern = os.fspath(glob_str)
         if policy not in ("now", "end"):
             tell_ignored("save", {"policy": policy}, "files are kept as they are now")
@@ -190,11 +209,17 @@ class Kept(Facts):
             return
         self.log({key: made}, step, None if step is not None else False)
 
+    @abstractmethod
     def log(
-        self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+        self,
+        metrics: Mapping[str, Any] | None = None,
+        step: int | None = None,
+        commit: bool | None = None,
+        sync: bool | None = None,
+        *,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         """`Run.log`."""
-        raise NotImplementedError
 
     def _numbers_of(self, metrics: Mapping[Any, Any], step: int, **about: Any) -> Mapping[Any, Any]:
         """Keep the media of a line, and return what is left of it."""
@@ -207,6 +232,8 @@ class Kept(Facts):
 
     def _keep(self, key: str, media: Media, step: int, **about: Any) -> str:
         """Write one medium; where, relative to the run, or nothing."""
+        if self._is_childs("media"):
+            return ""
 
         def inner(one: Media) -> str:
             return self._keep(f"{key}/media", one, step, **about)

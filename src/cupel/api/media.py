@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,15 +33,16 @@ class Encoded:
     about: dict[str, Any] = field(default_factory=dict)
 
 
-class Media:
+class Media(ABC):
     """Base of all that `log` takes besides numbers; `encode` makes the file.
 
     `keep(inner)` keeps a medium that lies inside of this one, and returns where, relative to the
     run.
     """
 
+    @abstractmethod
     def encode(self, keep: Callable[[Media], str]) -> Encoded:
-        raise NotImplementedError
+        """The file. May raise anything: a medium that cannot be made is counted and told."""
 
 
 class Text(Media):
@@ -104,10 +106,21 @@ class Histogram(Media):
             values = as_array(sequence).astype(np.float64).ravel()
         except (TypeError, ValueError) as error:
             raise UsageError(f"Histogram() needs numbers: {error}") from error
+        if not isinstance(num_bins, int) or num_bins < 1:
+            raise UsageError(f"Histogram() got num_bins={num_bins!r}; it must be 1 or more")
         finite = values[np.isfinite(values)]
         self.not_finite = values.size - finite.size
-        counts, edges = np.histogram(finite, bins=num_bins)
-        return counts.tolist(), edges.tolist()
+        # Bins no narrower than floats lie apart, and no sum that overflows: numpy refuses both.
+        scale = 0.25 if finite.size and np.abs(finite).max() > 1e307 else 1.0
+        scaled = finite * scale
+        low, high = (scaled.min(), scaled.max()) if scaled.size else (0.0, 1.0)
+        least = num_bins * np.spacing(max(abs(low), abs(high)))
+        if low == high:
+            least = max(0.5, least)
+        pad = least if high - low < least else 0.0
+        counts, edges = np.histogram(scaled, bins=num_bins, range=(low - pad, high + pad))
+        widest = np.finfo(np.float64).max
+        return counts.tolist(), (np.clip(edges, -widest * scale, widest * scale) / scale).tolist()
 
     def encode(self, keep: Callable[[Media], str]) -> Encoded:
         fields = {"counts": self.histogram, "edges": self.bins, "not_finite": self.not_finite}

@@ -24,15 +24,17 @@ def runs(
 ) -> Any:
     """A row a run, newest first; `where` and `sort` are those of `cupel runs ls`.
 
-    Columns are what was recorded of the run, its summary's names and its config's; where both of
-    these have a name, the config's is `config.NAME`. Missing values are null. `frame=False` gives a
+    Columns are what was recorded of the run, its summary's names and its config's. A setting whose
+    name is also another column's is `config.NAME` as well, and such a metric `summary.NAME`; under
+    NAME is what a filter finds there. Missing values are null. `frame=False` gives a
     list of dicts, True a DataFrame. Raises UsageError for a filter that cannot be read, UnknownName
     for a name that no run has, and MissingDependency for a DataFrame without polars.
     """
     rows = table(record_root(root), project=project, where=where, sort=sort)
     taken = {*FIELDS, *(name for row in rows for name in row["summary"])}
     hidden = {f"config.{name}" for row in rows for name in row["config"] if name in taken}
-    columns = [*names(rows), *sorted(hidden)]
+    hidden |= {f"summary.{name}" for row in rows for name in row["summary"] if name in FIELDS}
+    columns = list(dict.fromkeys([*names(rows), *sorted(hidden)]))
     found = [{name: value(row, name) for name in columns} for row in rows]
     try:
         return found if frame is False else _framed(columns, found)

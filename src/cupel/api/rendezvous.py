@@ -3,8 +3,9 @@
 A process that `init` opened a run in tells its children by $CUPEL_RUN_ID and $CUPEL_SESSION. The
 ranks of torchrun are no children of rank 0: it leaves a file in the record's root, under
 `.cache/ranks` and named by what all of them know, and the others wait for it. A file of an earlier
-training is known by its age and by its session, which has ended; clocks of several machines must
-agree within half a minute.
+training is known by its age and by its session, which ended before this process began; clocks of
+several machines must agree within half a minute. One that ended later was rank 0's own: a rank
+that comes too late says so at once.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -29,7 +31,8 @@ _COMMON = (  # what launchers tell all ranks of one start alike
     "TORCHELASTIC_RESTART_COUNT", "SLURM_JOB_ID", "SLURM_STEP_ID",
 )  # fmt: skip
 _PATIENCE_S = 120.0
-_SKEW_S = 30.0
+_SKEW_S = 30.0  # between the clocks of two machines
+_BLUR_S = 2.0  # psutil knows within about a second when a process began
 _LOOK_EVERY_S = 0.1
 
 
@@ -99,19 +102,30 @@ def announce(root: Path, project: str, session: Session) -> None:
 
 
 def rank_zeros_session(root: Path, project: str) -> tuple[Path, int]:
-    """Wait for rank 0's session: its run's folder and its number. Raises UsageError after 2 min."""
+    """Wait for rank 0's session: its run's folder and its number.
+
+    Raises UsageError after two minutes, and at once when that session has ended.
+    """
     import psutil
 
     path = _meeting_place(root, project)
-    begun = psutil.Process().create_time() - _SKEW_S
+    begun = psutil.Process().create_time()
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
+        late: SessionInfo | None = None
         with contextlib.suppress(OSError, RecordError, KeyError, TypeError, ValueError):
             told = files.read_json(path)
-            if path.stat().st_mtime >= begun:
-                living = _living(root / project / Path(told["run"]).name, told["session"], None)
+            if path.stat().st_mtime >= begun - _SKEW_S:
+                run_dir, number = root / project / Path(told["run"]).name, told["session"]
+                living = _living(run_dir, number, None)
                 if living is not None:
                     return living
+                late = _ended_since(run_dir, number, begun)
+        if late is not None:
+            raise UsageError(
+                f"rank {rank()} comes too late: run {late.run_dir.name} of rank 0 has ended, as "
+                f"{late.status}; call cupel.init() in every rank before rank 0 finishes its run"
+            )
         time.sleep(_LOOK_EVERY_S)
     raise UsageError(
         f"rank {rank()} waited {_PATIENCE_S:.0f} s for the run of rank 0 in {root}; call "
@@ -122,13 +136,18 @@ def rank_zeros_session(root: Path, project: str) -> tuple[Path, int]:
 def step_of_rank_zero(run_dir: Path, number: int) -> int:
     """The step after which rank 0 goes on, once it has said so; 0 when it starts anew.
 
-    Raises UsageError when it does not within two minutes.
+    Raises UsageError when it does not within two minutes, and at once when it has ended.
     """
     until = time.monotonic() + _PATIENCE_S
     while time.monotonic() < until:
-        step = SessionInfo.read(run_dir, number).start_step
-        if step is not None:
-            return max(step, 0)
+        session = SessionInfo.read(run_dir, number)
+        if session.start_step is not None:
+            return max(session.start_step, 0)
+        if session.is_over:
+            raise UsageError(
+                f"rank 0 of run {run_dir.name} has ended, as {session.status}, and never loaded a "
+                "checkpoint; call load_checkpoint() or steps() in every rank"
+            )
         time.sleep(_LOOK_EVERY_S)
     raise UsageError(
         f"rank {rank()} waited {_PATIENCE_S:.0f} s for rank 0 to load a checkpoint of run "
@@ -144,6 +163,20 @@ def _living(run_dir: Path, number: int, identity: str | None) -> tuple[Path, int
         return None
     alive = SessionInfo.read(run_dir, number).status == "running"
     return (run_dir, number) if alive else None
+
+
+def _ended_since(run_dir: Path, number: int, begun: float) -> SessionInfo | None:
+    """A session, if it has ended after some time; of a killed one the last beat tells."""
+    if number not in layout.session_numbers(run_dir):
+        return None
+    session = SessionInfo.read(run_dir, number)
+    if not session.is_over:
+        return None
+    ended = session.ended
+    if ended is None:
+        ended = (session.dir / layout.heartbeat_name()).stat().st_mtime
+    sure = begun + (_BLUR_S if session.host == socket.gethostname() else _SKEW_S)
+    return session if ended > sure else None
 
 
 def _meeting_place(root: Path, project: str) -> Path:

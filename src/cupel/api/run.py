@@ -4,7 +4,7 @@ Logging needs no torch. `register`, `steps`, `save_checkpoint` and `load_checkpo
 checkpoint room as cupel's loop, and `watch` the same monitors, through hooks on the optimizer.
 What is restored is what was registered, and the random states; whether that makes resuming exact
 is the script's to say, and `cupel verify resume SCRIPT.py` checks it. What describes a run is in
-`facts`, what it keeps besides numbers in `kept`.
+`facts`, what it keeps besides numbers in `kept`, its checkpoints in `saving`.
 """
 
 from __future__ import annotations
@@ -18,24 +18,21 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self, SupportsIndex
 
 from cupel.api import rendezvous
 from cupel.api.ending import goes_on
 from cupel.api.gradients import Histograms
 from cupel.api.kept import Kept
 from cupel.api.rows import Rows, whole
+from cupel.api.saving import Saving
 from cupel.api.told import tell_ignored
 from cupel.api.watched import Watcher, check_module, check_second, is_optimizer
-from cupel.errors import UsageError, needing_torch
+from cupel.errors import CupelError, RecordError, UsageError
 from cupel.events import Dispatcher
 from cupel.record.checkpoints import list_steps, step_dir
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
-
-if TYPE_CHECKING:
-    from cupel.checkpoint.parts import Parts
-    from cupel.checkpoint.room import CheckpointRoom
 
 Status = Literal["finished", "failed", "interrupted"]
 _WATCHED: Mapping[str, Any] = {"norms": {"total": True}, "throughput": {}}
@@ -62,15 +59,25 @@ class Run(Kept):
         notes: str = "",
         group: str | None = None,
         leads: bool = True,
+        checkpoint: Mapping[str, Any] | None = None,
+        **about: Any,
     ) -> None:
         super().__init__(
-            session, project=project, name=name, config=config, tags=tags, notes=notes, group=group
+            session,
+            project=project,
+            name=name,
+            config=config,
+            tags=tags,
+            notes=notes,
+            group=group,
+            **about,
         )
         self.step = 0
-        self.finished = False
         self.left_with: Any = None  # the status of a sys.exit; see `ending`
         self.pid = os.getpid()
-        self._store: tuple[CheckpointRoom, Parts] | None = None
+        self._saving = Saving(
+            session, place=lambda: self.dir, settings=checkpoint or {}, leads=leads
+        )
         self._dispatcher = Dispatcher(on_problem=session.problem)
         self._lock = threading.RLock()
         self._rows = Rows()
@@ -92,7 +99,13 @@ class Run(Kept):
             session.begin_at(0)
 
     def log(
-        self, metrics: Mapping[str, Any], step: int | None = None, commit: bool | None = None
+        self,
+        metrics: Mapping[str, Any] | None = None,
+        step: int | None = None,
+        commit: bool | None = None,
+        sync: bool | None = None,
+        *,
+        data: Mapping[str, Any] | None = None,
     ) -> None:
         """Append numbers to the record: one line, on disk when this returns.
 
@@ -101,13 +114,11 @@ class Run(Kept):
         wandb's rule (see `rows`): 0, 1, 2, … with each call, `commit=False` staying at its step.
         In a run that uses `steps()`, a given step is that line's only. A value that cannot be kept
         is left out and told of once; neither a failure of the disk nor the end of the run makes
-        this raise. Raises UsageError for metrics that are no dict and a step that is no whole
-        number from 0 to 2**53.
+        this raise. `data` is wandb's word for the metrics, and `sync`, its too, changes nothing:
+        every line is on disk. Raises UsageError for metrics that are no dict and a step that is no
+        whole number from 0 to 2**53.
         """
-        if not isinstance(metrics, Mapping):
-            raise UsageError(
-                f'log() takes a dict, as run.log({{"loss": 0.5}}), not a {type(metrics).__name__}'
-            )
+        metrics = self._checked(metrics, data)
         given = None if step is None else whole(step)
         if self.finished:
             self._session.problem("log", self._ended())
@@ -115,6 +126,17 @@ class Run(Kept):
         if self.left_with is not None and goes_on():
             self.left_with = None
         self._write(metrics, self._place(given, commit))
+
+    def _checked(self, metrics: Any, data: Any) -> Mapping[str, Any]:
+        """What `log` was given, under either name. Raises UsageError for what is no dict."""
+        found = data if metrics is None else metrics
+        if not isinstance(found, Mapping):
+            raise UsageError(
+                f'log() takes a dict, as run.log({{"loss": 0.5}}), not a {type(found).__name__}'
+            )
+        if found is not data and data is not None:
+            raise UsageError("log() takes its numbers as metrics or as data, not as both")
+        return found
 
     def log_at(self, metrics: Mapping[str, Any], step: int, t: float | None) -> None:
         """A line of any whole step, at a wall time of its own: what other formats hold."""
@@ -181,19 +203,19 @@ class Run(Kept):
         Each needs `state_dict` and `load_state_dict`. The global random states of Python, numpy
         and torch are registered along, as `random`.
         """
-        _, registered = self._checkpoints()
-        for name, part in parts.items():
-            registered.register(name, part)
+        self._check_open()
+        self._saving.register(parts)
 
     def load_checkpoint(self) -> int:
         """Restore the newest intact checkpoint into what was registered; its step, or 0.
 
-        A damaged one is passed over and told of. Raises CheckpointDamaged when all are, and
-        ResumeError when what was registered does not take what was saved.
+        One that is being written is waited for. A damaged one is passed over and told of. Raises
+        CheckpointDamaged when all are, and ResumeError when what was registered does not take
+        what was saved.
         """
-        room, parts = self._checkpoints()
+        self._check_open()
         step = None if self._leads else rendezvous.step_of_rank_zero(*self._followed())
-        restored = None if step == 0 else room.restore(parts, step=step)
+        restored = None if step == 0 else self._saving.restore(step=step)
         for line in restored.skipped if restored else ():
             self._session.note(line)
             sys.stderr.write(f"cupel: {line}\n")
@@ -209,33 +231,40 @@ class Run(Kept):
         """The session whose rank 0 says what is restored: folder of the run, and number."""
         return self.dir, self._session.number
 
-    def save_checkpoint(self, metrics: Mapping[str, float] | None = None) -> Path:
-        """Write a checkpoint of the present step: the newest two stay, and the best `val_loss`.
+    def save_checkpoint(
+        self, metrics: Mapping[str, float] | None = None, *, wait: bool = False
+    ) -> Path:
+        """Save a checkpoint of the present step: the newest two stay, and the best `val_loss`.
 
-        `metrics` are those that it may be the best of. Raises CheckpointError when it cannot be
-        written. A rank that does not lead writes none: rank 0's holds for all.
+        The state is copied, and a thread writes it while training goes on; with `wait` it is on
+        the disk when this returns. `metrics` are those that it may be the best of. Returns the
+        folder where it will be; when the settings have it left out because one is being written,
+        that one's. A rank that does not lead saves none: rank 0's holds for all.
+
+        Raises CheckpointError when it cannot be copied, or with `wait` written, and UsageError for
+        a metric that is no number. A failure in the thread is recorded, told at the next
+        checkpoint, and raised by `finish` if none followed.
         """
-        room, parts = self._checkpoints()
-        if not self._leads:
+        self._check_open()
+        from cupel.checkpoint.writing import numbers_of
+
+        numbers = numbers_of(metrics)
+        if not self._leads or self._is_childs("checkpoint"):
             return step_dir(self.dir, self.step)
-        saved = room.save(self.step, parts, metrics=metrics)
-        self._session.event(
-            "checkpoint_saved", step=self.step, seconds=saved.seconds, bytes=saved.bytes
-        )
-        return saved.path
+        return self._saving.save(self.step, numbers, wait=wait)
 
     def steps(self, total: int, *, save_every: int | None = None) -> Iterator[int]:
         """The steps still to make, up to `total`: restores first, then yields 1, 2, … total.
 
-        A checkpoint is written every `save_every` steps and after the last. SIGTERM, SIGUSR1 and
-        the first Ctrl-C write one after the step being made and leave Python with exit code 75.
+        A checkpoint is saved every `save_every` steps, and after the last, which is on the disk
+        when the loop ends. SIGTERM, SIGUSR1 and the first Ctrl-C save one after the step being
+        made and leave Python with exit code 75 when it is on the disk.
         A step left by `break` counts as made, and the next `steps` goes on with the one after it:
         only the first one restores, unless `load_checkpoint` was called before. Raises UsageError
         for a second loop while one is under way.
         """
         self._check_open()
-        if save_every is not None and save_every < 1:
-            raise UsageError(f"save_every is {save_every}; it must be 1 or more, or left out")
+        check_steps(total, save_every)
         from cupel.checkpoint.stop import EXIT_INTERRUPTED, StopRequest
 
         if self._in_steps:
@@ -253,9 +282,12 @@ class Run(Kept):
                 yield step
                 self._check_open()
                 self.step = step
-                due = save_every is not None and step % save_every == 0
-                if due or step == total or stop.name is not None:
-                    self.save_checkpoint()
+                self._saving.hear()
+                last = step == total or stop.name is not None
+                if last or (save_every is not None and step % save_every == 0):
+                    self.save_checkpoint(wait=last)
+                elif save_every is not None and save_every < total and self._leads:
+                    self._saving.prepare()  # once, now that the optimizer has its moments
                 if stop.name is not None:
                     self.finish("interrupted", error=f"asked to stop by {stop.name}")
                     raise SystemExit(EXIT_INTERRUPTED)
@@ -263,22 +295,6 @@ class Run(Kept):
             self._in_steps = False
             self._rows.go_on_after(self.step)
             self._signals.close()
-
-    def _checkpoints(self) -> tuple[CheckpointRoom, Parts]:
-        """The checkpoint room and what is registered; torch comes in at the first use."""
-        self._check_open()
-        if self._store is None:
-            with needing_torch("saving checkpoints"):
-                from cupel.api.random_states import RandomStates
-                from cupel.checkpoint.parts import Parts
-                from cupel.checkpoint.room import CheckpointRoom
-                from cupel.checkpoint.settings import CheckpointSettings
-            room = CheckpointRoom(
-                self.dir, settings=CheckpointSettings(), superseded=self._session.superseded
-            )
-            self._store = room, Parts()
-            self._store[1].register("random", RandomStates() if self._leads else _Nothing())
-        return self._store
 
     # ---- monitors ----------------------------------------------------------------------------
 
@@ -366,27 +382,53 @@ class Run(Kept):
         An exit code other than 0 (wandb's word, also in the place of the status) is "failed".
 
         A finished one gets `results.json`: the summary's numbers, what the monitors cost, and a
-        hash of every registered part. Reads the record once, about 1 µs a line.
+        hash of every registered part. Reads the record once, about 1 µs a line. A checkpoint that
+        is being written is waited for. Results that the disk refuses are told on stderr, and the
+        run is "failed": what follows in the script goes on. Raises CheckpointError when the last
+        one could not be written, and it was not raised before: what was to be finished has failed
+        then.
         """
         if self.finished or os.getpid() != self.pid:
             return  # a forked child's end is not the run's
         outcome, error = _outcome(status, exit_code, error)
         self.unwatch()
         self._keep_what_waits()
+        self._write_about()
         self.finished = True
         for end in self._ends:
             end()
         try:
+            lost = self._saving.close()
+            if lost is not None and outcome == "finished":
+                outcome, error = "failed", str(lost)
             results = self._results() if outcome == "finished" and self._leads else None
-        except Exception as problem:
+        except KeyboardInterrupt:
+            self._session.finish("interrupted", error="KeyboardInterrupt")
+            raise
+        except (RecordError, OSError) as problem:  # the record cannot be read
+            self._session.finish("failed", error=f"results: {problem}")
+            self._say_unfinished(problem)
+            return
+        except Exception as problem:  # whatever a registered part raises for its state
             self._session.finish("failed", error=f"results: {problem}")
             raise
         else:
-            self._session.finish(outcome, results=results, error=error)
+            try:
+                self._session.finish(outcome, results=results, error=error)
+            except (RecordError, OSError) as problem:
+                self._say_unfinished(problem)
         finally:
             # A steps() that was left may still be held. Other threads may not touch handlers.
             if threading.current_thread() is threading.main_thread():
                 self._signals.close()
+        if lost is not None:
+            raise lost
+
+    def _say_unfinished(self, problem: Exception) -> None:
+        self._say(
+            f"run {self.id} has failed at its end: {' '.join(str(problem).split())}; make room on "
+            f"the disk. What was recorded before stays in {self.dir}"
+        )
 
     def at_end(self, does: Callable[[], None]) -> None:
         """Have something done when the run ends."""
@@ -403,9 +445,6 @@ class Run(Kept):
         if self.finished:
             raise self._ended()
 
-    def _ended(self) -> UsageError:
-        return UsageError(f"run {self.id} is finished; start another one with cupel.init()")
-
     def _results(self) -> dict[str, Any]:
         costs = self._dispatcher.costs()
         results = {
@@ -417,7 +456,8 @@ class Run(Kept):
             },
             "monitors": {name: asdict(cost) for name, cost in costs.items()},
         }
-        return results if self._store is None else {**results, "state": self._store[1].hashes()}
+        state = self._saving.hashes()
+        return results if state is None else {**results, "state": state}
 
     def __enter__(self) -> Self:
         return self
@@ -430,20 +470,24 @@ class Run(Kept):
     ) -> None:
         if error is None or (isinstance(error, SystemExit) and error.code in (None, 0)):
             self.finish()
-        elif isinstance(error, KeyboardInterrupt):
-            self.finish("interrupted", error="KeyboardInterrupt")
         else:
-            self.finish("failed", error="".join(traceback.format_exception(error)))
+            stopped = isinstance(error, KeyboardInterrupt)
+            told = "KeyboardInterrupt" if stopped else "".join(traceback.format_exception(error))
+            try:
+                self.finish("interrupted" if stopped else "failed", error=told)
+            except CupelError as lost:  # recorded; the error at hand is the one to raise
+                self._say(str(lost))
 
 
-class _Nothing:
-    """Stands for the random states of rank 0 in a rank whose own are not saved."""
-
-    def state_dict(self) -> dict[str, Any]:
-        return {}
-
-    def load_state_dict(self, state: Any) -> None:
-        pass
+def check_steps(total: Any, save_every: Any) -> None:
+    """What `steps` is given. Raises UsageError."""
+    for name, given in (("total", total), ("save_every", save_every)):
+        if not isinstance(given, SupportsIndex | None):
+            raise UsageError(f"steps({name}={given!r}): it must be a whole number")
+    if total is None:
+        raise UsageError("steps() needs the number of steps, as steps(1000)")
+    if save_every is not None and save_every < 1:
+        raise UsageError(f"save_every is {save_every}; it must be 1 or more, or left out")
 
 
 def _outcome(

@@ -9,26 +9,34 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
+from cupel.errors import UsageError
+
 
 class Summary(MutableMapping[str, Any]):
     """`run.summary["best"] = 0.9`, or `run.summary.best = 0.9`.
 
-    `record(values)` writes a line, `recorded()` gives all that the record says by now.
+    `record(values)` writes a line, and says whether the run still takes one; `recorded()` gives all
+    that the record says by now.
     """
 
     def __init__(
         self,
-        record: Callable[[dict[str, Any]], None],
+        record: Callable[[dict[str, Any]], bool],
         recorded: Callable[[], Mapping[str, Any]],
     ) -> None:
         self.__dict__.update(_record=record, _recorded=recorded, _set={})
 
     def update(self, given: Any = (), /, **named: Any) -> None:
-        """Set several at once, in one line."""
-        values = {str(key): value for key, value in {**dict(given), **named}.items()}
-        if values:
+        """Set several at once, in one line. Raises UsageError for what is no dict."""
+        try:
+            pairs = dict(given)
+        except (TypeError, ValueError):
+            raise UsageError(
+                f"summary.update() takes a dict, as {{'best': 0.5}}, not {type(given).__name__}"
+            ) from None
+        values = {str(key): value for key, value in {**pairs, **named}.items()}
+        if values and self._record(values):
             self._set.update(values)
-            self._record(values)
 
     def __setitem__(self, key: str, value: Any) -> None:
         self.update({key: value})

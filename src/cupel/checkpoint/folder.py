@@ -48,14 +48,14 @@ def write(
     about: Mapping[str, Any],
     check: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
-    """Write a new checkpoint folder, synced to the disk, and return its manifest.
+    """Write a new folder of a checkpoint, synced to the disk, and return its manifest.
 
     The tensors are read while this runs, so they must not change. `check()` is called every few
     megabytes; what it raises ends the writing. Raises CheckpointError when the disk refuses; a
     folder half-written is then the caller's to remove.
     """
     try:
-        folder.mkdir(parents=True)
+        folder.mkdir()
         written, hashes = {}, {}
         for name, (skeleton, tensors) in parts.items():
             digests: Mapping[str, str] = {}
@@ -73,7 +73,7 @@ def write(
             "step": step,
             "time": time.time(),
             "torch": str(torch.__version__),
-            "metrics": {key: float(value) for key, value in metrics.items()},
+            "metrics": dict(metrics),
             "about": about,
             "parts": hashes,
             "files": {name: file.entry for name, file in written.items()},

@@ -25,7 +25,15 @@ from cupel.checkpoint import folder
 from cupel.checkpoint.buffers import Buffers, Packed
 from cupel.checkpoint.parts import Parts
 from cupel.checkpoint.settings import CheckpointSettings
-from cupel.checkpoint.writing import Failed, News, Saved, Skipped, Waited, Writing
+from cupel.checkpoint.writing import (
+    Failed,
+    News,
+    Saved,
+    Skipped,
+    Waited,
+    Writing,
+    numbers_of,
+)
 from cupel.errors import CheckpointDamaged, CheckpointError, RecordError, Superseded, UsageError
 from cupel.record import checkpoints, files
 from cupel.record.manifests import read_manifest
@@ -49,19 +57,21 @@ def never() -> bool:
 class CheckpointRoom:
     """Saves and restores the parts of one run; for one thread, and not across a fork.
 
-    `superseded()` tells whether a newer session has taken over, and is asked from the writing
-    thread too; `about` is written into every manifest (the configuration's hash, …).
+    `run_dir` may be a function that tells where the run lies now, for one that exists and may be
+    moved while it runs; what is being written at that moment is written again there.
+    `superseded()` tells whether a newer session has taken over. Both are asked from the writing
+    thread too. `about` is written into every manifest (the configuration's hash, …).
     """
 
     def __init__(
         self,
-        run_dir: Path,
+        run_dir: Path | Callable[[], Path],
         *,
         settings: CheckpointSettings,
         superseded: Callable[[], bool] = never,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        self._run_dir = run_dir
+        self._place = run_dir
         self._settings = settings
         self._superseded = superseded
         self._about = dict(about or {})
@@ -70,6 +80,10 @@ class CheckpointRoom:
         self._writing: Writing | None = None
         self._news: list[News] = []
 
+    @property
+    def _run_dir(self) -> Path:
+        return self._place if isinstance(self._place, Path) else self._place()
+
     # ---- saving ------------------------------------------------------------------------------
 
     def save(self, step: int, parts: Parts, *, metrics: Mapping[str, float] | None = None) -> Saved:
@@ -77,26 +91,29 @@ class CheckpointRoom:
 
         One that is being written is waited for, and one that an older session left for the same
         step is replaced. Raises CheckpointError when it cannot be written, and Superseded, with
-        nothing changed, when a newer session exists.
+        nothing changed, when a newer session exists; UsageError for a metric that is no number.
         """
+        numbers = numbers_of(metrics)
         self.wait()
         self._raise_unheard()
-        return self._write(step, folder.packed(parts.state()), metrics or {}, time.perf_counter())
+        return self._write(step, folder.packed(parts.state()), numbers, time.perf_counter())
 
     def begin(self, step: int, parts: Parts, *, metrics: Mapping[str, float] | None = None) -> bool:
         """Take a checkpoint and let training go on while it is written; whether it was taken.
 
         What becomes of it is in the `news`, a failure as well. While another is being written it
         waits or is skipped, and without `background` it is written at once, as the settings say.
+        Raises UsageError for a metric that is no number.
         """
+        numbers = numbers_of(metrics)
         self._raise_unheard()
         if not self._take_turn(step):
             return False
         try:
             if self._settings.background:
-                self._start(step, parts, metrics or {})
+                self._start(step, parts, numbers)
             else:
-                self._news.append(self.save(step, parts, metrics=metrics))
+                self._news.append(self.save(step, parts, metrics=numbers))
         except (CheckpointError, Superseded) as error:
             self._news.append(Failed(step, error))
             return False
@@ -184,22 +201,17 @@ class CheckpointRoom:
         stalled: float | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> Saved:
-        temporary = checkpoints.temporary_dir(self._run_dir, step)
-        try:
-            checkpoints.sweep(self._run_dir)
-            manifest = folder.write(
-                temporary, step, packed, metrics=metrics, about=self._about, check=check
-            )
-            path = self._publish(temporary, step)
-            self._point(step)
-            notes = self._prune()
-        except (OSError, RecordError) as error:
-            raise CheckpointError(f"checkpoint of step {step}: {error}") from error
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+        while True:
+            run_dir = self._run_dir
+            try:
+                manifest, notes = self._write_in(run_dir, step, packed, metrics, check)
+                break
+            except CheckpointError:
+                if self._run_dir == run_dir:
+                    raise  # else it was moved meanwhile
         seconds = time.perf_counter() - started
         return Saved(
-            path=path,
+            path=checkpoints.step_dir(self._run_dir, step),
             step=step,
             seconds=seconds,
             bytes=sum(entry["bytes"] for entry in manifest["files"].values()),
@@ -208,13 +220,42 @@ class CheckpointRoom:
             notes=notes,
         )
 
-    def _publish(self, temporary: Path, step: int) -> Path:
+    def _write_in(
+        self,
+        run_dir: Path,
+        step: int,
+        packed: Packed,
+        metrics: Mapping[str, float],
+        check: Callable[[], None],
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Write it into the run as it lies now: the manifest, and lines on what went wrong."""
+        temporary = checkpoints.temporary_dir(run_dir, step)
+        try:
+            if isinstance(self._place, Path):
+                run_dir.mkdir(parents=True, exist_ok=True)
+            temporary.parent.mkdir(exist_ok=True)  # not the run's, which may just have been moved
+            checkpoints.sweep(run_dir)
+            manifest = folder.write(
+                temporary, step, packed, metrics=metrics, about=self._about, check=check
+            )
+            self._publish(run_dir, temporary, step)
+            self._point(run_dir, step)
+            notes = self._prune(run_dir)
+        except (OSError, RecordError) as error:
+            raise CheckpointError(f"checkpoint of step {step}: {error}") from error
+        finally:
+            for place in {run_dir, self._run_dir}:
+                left = checkpoints.checkpoints_dir(place) / temporary.name
+                shutil.rmtree(left, ignore_errors=True)
+        return manifest, notes
+
+    def _publish(self, run_dir: Path, temporary: Path, step: int) -> None:
         if self._superseded():
             raise Superseded(
-                f"a newer session has taken over {self._run_dir}; the checkpoint of step {step} "
+                f"a newer session has taken over {run_dir}; the checkpoint of step {step} "
                 "was dropped"
             )
-        path = checkpoints.step_dir(self._run_dir, step)
+        path = checkpoints.step_dir(run_dir, step)
         replaced = path.with_name(f"{files.TRASH}{path.name}~{secrets.token_hex(4)}")
         if path.exists():
             # A kill between the two renames leaves the checkpoints of other steps; there is no
@@ -223,17 +264,16 @@ class CheckpointRoom:
         temporary.rename(path)
         files.sync_folder(path.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-        return path
 
-    def _point(self, step: int) -> None:
-        checkpoints.write_pointer(self._run_dir, checkpoints.LATEST, {"step": step})
+    def _point(self, run_dir: Path, step: int) -> None:
+        checkpoints.write_pointer(run_dir, checkpoints.LATEST, {"step": step})
         best, goal = self._settings.best, self._settings.goal
         if best is not None:
-            checkpoints.write_best_recorded(self._run_dir, best, goal=goal)
+            checkpoints.write_best_recorded(run_dir, best, goal=goal)
 
-    def _prune(self) -> list[str]:
+    def _prune(self, run_dir: Path) -> list[str]:
         """Delete what retention does not keep; a line when that could not be told."""
-        run_dir, chosen = self._run_dir, self._settings
+        chosen = self._settings
         keep = set(checkpoints.pointed_steps(run_dir).values())
         if chosen.best is not None and chosen.keep_best > 1:
             keep |= set(
@@ -270,12 +310,13 @@ class CheckpointRoom:
         none of `step`; and whatever `Parts.load` raises.
         """
         self.wait()
-        steps = checkpoints.all_steps(self._run_dir)
+        run_dir = self._run_dir
+        steps = checkpoints.all_steps(run_dir)
         if step is not None and step not in steps:
             raise CheckpointError(f"there is no checkpoint of step {step} (there are: {steps})")
         skipped: list[str] = []
         for candidate in reversed(steps) if step is None else [step]:
-            path = checkpoints.step_dir(self._run_dir, candidate)
+            path = checkpoints.step_dir(run_dir, candidate)
             try:
                 manifest = read_manifest(path)
                 states = folder.load_states(path, map_location=map_location)
@@ -315,7 +356,8 @@ class CheckpointRoom:
 
     def best(self, metric: str) -> Path | None:
         """The folder of the checkpoint with the best value of a metric; None when none is known."""
-        pointer = checkpoints.read_pointer(self._run_dir, f"best-{metric}")
-        if pointer is None or pointer["step"] not in checkpoints.all_steps(self._run_dir):
+        run_dir = self._run_dir
+        pointer = checkpoints.read_pointer(run_dir, f"best-{metric}")
+        if pointer is None or pointer["step"] not in checkpoints.all_steps(run_dir):
             return None
-        return checkpoints.step_dir(self._run_dir, pointer["step"])
+        return checkpoints.step_dir(run_dir, pointer["step"])

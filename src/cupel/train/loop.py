@@ -24,7 +24,7 @@ from cupel import registry
 from cupel.checkpoint.parts import Parts, Stateful
 from cupel.checkpoint.room import CheckpointRoom, Restored
 from cupel.checkpoint.stop import StopRequest
-from cupel.checkpoint.writing import Failed, Saved, Skipped, Waited
+from cupel.checkpoint.writing import Failed, Saved, record_news
 from cupel.errors import CheckpointError, TrainingFailed
 from cupel.events import Dispatcher, Event, StepView
 from cupel.randomness import Streams
@@ -129,7 +129,7 @@ class Loop:
                 self._step()
                 self._between_steps()
             self._finish()
-        except BaseException as error:
+        except BaseException as error:  # Ctrl-C too: what was being written is waited for
             if isinstance(error, Exception):
                 self.dispatcher.tell(Event.FAILURE, error)
             with suppress(Exception):  # recorded; the error at hand is the one to tell
@@ -330,7 +330,7 @@ class Loop:
         try:
             self._tell_saved(room.save(step, self.parts, metrics=metrics))
         except CheckpointError as error:
-            self._record_failed(step, error)
+            record_news(self._recorder, Failed(step, error))
             raise
         return True
 
@@ -342,40 +342,22 @@ class Loop:
             self._room.wait()
         unexpected: list[Exception] = []
         for news in self._room.news():
+            if isinstance(news, Saved):
+                self._tell_saved(news)
+                continue
+            record_news(self._recorder, news)
             match news:
-                case Saved():
-                    self._tell_saved(news)
-                case Failed(step=step, error=CheckpointError() as error):
-                    self._record_failed(step, error)
+                case Failed(error=CheckpointError() as error):
                     self.dispatcher.tell(Event.FAILURE, error)
-                case Failed(step=step, error=error):  # Superseded, or a mistake of ours
-                    self._record_failed(step, error)
+                case Failed(error=error):  # Superseded, or a mistake of ours
                     unexpected.append(error)
-                case Skipped(step=step, writing=writing):
-                    self._recorder.event("checkpoint_skipped", step=step, writing=writing)
-                case Waited(step=step, writing=writing, seconds=seconds):
-                    self._recorder.event(
-                        "checkpoint_waited", step=step, writing=writing, seconds=seconds
-                    )
         if unexpected:
             raise unexpected[0]
 
     def _tell_saved(self, saved: Saved) -> None:
         self._on_disk = saved.step
-        self._recorder.event(
-            "checkpoint_saved",
-            step=saved.step,
-            seconds=saved.seconds,
-            stalled=saved.stalled,
-            bytes=saved.bytes,
-        )
-        for line in saved.notes:
-            self._recorder.note(line)
+        record_news(self._recorder, saved)
         self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
-
-    def _record_failed(self, step: int, error: Exception) -> None:
-        self._recorder.event("checkpoint_failed", step=step, reason=str(error))
-        self._recorder.note(f"checkpoint at step {step} FAILED: {error}")
 
 
 def _to(batch: Any, device: torch.device) -> Any:

@@ -25,7 +25,7 @@ class EarlyStopping:
 
     def update(self, value: float) -> None:
         """Hear of one evaluation."""
-        if value < self._best - self._settings.min_delta:
+        if math.isfinite(value) and value < self._best - self._settings.min_delta:
             self._best, self._bad = value, 0
         else:
             self._bad += 1
@@ -55,8 +55,9 @@ class Progress:
     def evaluated(self, metrics: dict[str, float], *, key: str) -> None:
         """Remember an evaluation at the present step, and whether `key` was the lowest so far."""
         self.evaluation, self.evaluated_at = metrics, self.step
-        if metrics.get(key, math.inf) < self.best:
-            self.best, self.best_step = metrics[key], self.step
+        value = metrics.get(key, math.inf)
+        if math.isfinite(value) and value < self.best:
+            self.best, self.best_step = value, self.step
 
     def state_dict(self) -> dict[str, Any]:
         return {

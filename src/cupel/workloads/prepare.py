@@ -112,7 +112,7 @@ def _dispatcher(recipe: Recipe, workload: Workload, *, debug: bool) -> Dispatche
             list(monitor.keys(workload.model))
         except CupelError:
             raise
-        except Exception as error:
+        except Exception as error:  # a monitor of the user's own may raise anything
             raise UsageError(
                 f"monitor '{name}' cannot start: {type(error).__name__}: {error}; mend it, or "
                 "leave it out with monitors=off"

@@ -232,7 +232,7 @@ def _restore(loop: Loop, session: Session, display: Display) -> int:
 
 def _loop(ready: Prepared, run_dir: Path, *, session: Session | None) -> Loop:
     room = CheckpointRoom(
-        run_dir,
+        run_dir if session is None else lambda: session.run_dir,
         settings=ready.checkpoint,
         superseded=session.superseded if session is not None else lambda: False,
         about={"identity": ready.recipe.identity()},
