@@ -12,6 +12,7 @@ import json
 import math
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -85,7 +86,7 @@ def segments(session: Path, kind: str, rank: int) -> list[Path]:
     """One rank's files of a kind, in the order of their numbers."""
     name = re.compile(rf"{kind}\.r{rank}\.([0-9]{{3,9}})\.jsonl")
     found = [(int(match[1]), p) for p in session.iterdir() if (match := name.fullmatch(p.name))]
-    return [path for _, path in sorted(found)]
+    return [path for _, path in sorted(found) if path.is_file()]
 
 
 def history(run: Path, rank: int = 0) -> tuple[list[dict], int]:
@@ -112,6 +113,16 @@ def events(run: Path, rank: int = 0) -> list[dict]:
         for path in segments(session, "events", rank)
         for event in lines(path, "_event", str)[0]
     ]
+
+
+def config(run: Path) -> dict:
+    """The settings, also those that were added just before a kill."""
+    found = document(run / "config.json").get("config")
+    found = found if isinstance(found, dict) else {}
+    for event in events(run):
+        if event["_event"] == "config" and isinstance(event.get("set"), dict):
+            found |= event["set"]
+    return found
 
 
 def status(run: Path) -> str:
@@ -225,6 +236,7 @@ def show(run: Path) -> None:
     """Print one run."""
     rows, damaged = history(run)
     print(f"{run.name}: {status(run)}, {len(sessions(run))} sessions, {damaged} damaged lines")
+    print("settings:", *(f"{name}={value!r}" for name, value in config(run).items()))
     for row in rows:
         numbers = {key: value for key, value in row.items() if not key.startswith("_")}
         print(f"step {row['_step']}:", *(f"{key}={value!r}" for key, value in numbers.items()))
@@ -249,4 +261,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    if hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # piped into `head`, end as other tools do
     main()

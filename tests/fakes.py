@@ -1,22 +1,30 @@
 """The smallest real parts: a workload, and monitors, named in recipes as `fakes:Regression`.
 
+And what several tests need: a part of a checkpoint, a child made by fork, a disk that is watched.
 Importing this file brings in no torch, as the contract of settings wants.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
-from collections.abc import Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import Field
 
 from cupel.config import Settings
 from cupel.events import Event, StepView
 from cupel.randomness import Streams
+
+if TYPE_CHECKING:
+    import pytest
+
+    from cupel.checkpoint.parts import Parts
 
 
 class RegressionSettings(Settings):
@@ -156,3 +164,80 @@ class Stop:
         if view.step == self._step:
             os.kill(os.getpid(), signal.SIGTERM)
         return {}
+
+
+class Box:
+    """A part of a checkpoint that holds any state as it is."""
+
+    def __init__(self, state: Any = None) -> None:
+        self.state = state
+
+    def state_dict(self) -> Any:
+        return self.state
+
+    def load_state_dict(self, state: Any) -> None:
+        self.state = state
+
+
+def boxed(state: Any) -> Parts:
+    """The parts of a run that has one, `box`, in this state."""
+    from cupel.checkpoint.parts import Parts
+
+    parts = Parts()
+    parts.register("box", Box(state))
+    return parts
+
+
+def status_of_fork(work: Callable[[], object], *, patience: float = 20.0) -> int | None:
+    """How a forked child ends that does this work: 0, or 1 when it raised; None when it hangs."""
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            work()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    until = time.monotonic() + patience
+    while not (ended := os.waitpid(child, os.WNOHANG))[0]:
+        if time.monotonic() > until:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+            return None
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
+def watch_disk(monkeypatch: pytest.MonkeyPatch, root: Path) -> list[str]:
+    """A list that grows by what is synced and named below a folder, while the calls are made.
+
+    `sync a.json 12` is a file synced when it had twelve bytes, `sync .` a folder, `name a.json`
+    a rename or a hard link. Of a temporary only the name that it will have is told: `<a.json>`.
+    """
+    told: list[str] = []
+
+    def inner(path: Any) -> str:
+        name = Path(path).relative_to(root).as_posix()
+        return re.sub(r"\.tmp-([^~/]*)~[^/]*", r"<\1>", name)
+
+    def sync(fd: int) -> None:
+        real_sync(fd)
+        about = os.fstat(fd)
+        found = (path for path in (root, *root.rglob("*")) if path.stat().st_ino == about.st_ino)
+        if path := next(found, None):
+            told.append(f"sync {inner(path)}" + (f" {about.st_size}" if path.is_file() else ""))
+
+    def naming(call: Callable[..., None]) -> Callable[..., None]:
+        def name(source: Any, target: Any, **more: Any) -> None:
+            call(source, target, **more)
+            told.append(f"name {inner(target)}")
+
+        return name
+
+    real_sync = os.fsync
+    monkeypatch.setattr(os, "fsync", sync)
+    for call in ("rename", "replace", "link"):
+        monkeypatch.setattr(os, call, naming(getattr(os, call)))
+    return told

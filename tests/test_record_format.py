@@ -20,6 +20,7 @@ from cupel.record.session import Session
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests/golden/record-v1"
+FULL = ROOT / "tests/golden/record-v1-full"
 PAGE = ROOT / "docs/record-format.md"
 SCHEMA = json.loads((ROOT / "docs/record-format.schema.json").read_text(encoding="utf-8"))
 KINDS = SCHEMA["$defs"]
@@ -44,7 +45,8 @@ PLACES = {
 }
 # Told by the page in words; the schema has no say in them.
 OTHERS = re.compile(
-    r"model\.json|tokenizer\.json|sessions/\d+/(dirty\.patch|training\.log|console(\.r\d+)?\.log)"
+    r"model\.json|tokenizer\.json"
+    r"|sessions/\d+/(dirty\.patch|training\.log|console(\.r\d+)?(\.\d{3,})?\.log)"
     r"|checkpoints/step-\d{9,}/[^/]+\.safetensors|media/.+|artifacts/[^/]+/v\d+/files/.+"
     r"|figures/[^/]+"
 )
@@ -52,6 +54,8 @@ OTHERS = re.compile(
 FREE = {"metrics_line", "system_line", "state", "environment"}
 # This one was written by hand before there were checkpoints to keep.
 NO_MANIFEST = "checkpoints/step-000000002/manifest.json"
+# A line of it is damaged on purpose.
+DAMAGED = "sessions/0001/metrics.r0.000.jsonl"
 
 
 def check(kind: str, document: Any) -> None:
@@ -126,6 +130,12 @@ def test_the_schema_is_one() -> None:
 def test_the_golden_record_fits() -> None:
     kinds = check_run(GOLDEN, leaving=frozenset({NO_MANIFEST}))
     assert kinds >= {"run", "config", "results", "session", "heartbeat", "metrics_line", "latest"}
+
+
+def test_the_full_golden_record_fits() -> None:
+    kinds = check_run(FULL, leaving=frozenset({DAMAGED}))
+    assert kinds == set(PLACES.values()) - {"best"}
+    check_nothing_is_new(FULL)
 
 
 EVERYTHING = """

@@ -20,6 +20,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from arbitrary_logs import RUNS, Log, write
+from cupel.errors import RecordError
 from cupel.record import heartbeat, inventory, layout, manifests, processes, writer
 from cupel.record.reader import RunRecord, list_runs
 from cupel.record.session import Session
@@ -38,6 +39,7 @@ _STEPS = st.integers(0, 12)
 _DONE = st.one_of(
     st.tuples(st.just("log"), _STEPS, _METRICS, st.integers(0, 1)),
     st.tuples(st.just("event"), st.text(max_size=5), st.floats() | st.text(max_size=3)),
+    st.tuples(st.just("set"), st.dictionaries(st.sampled_from("abc"), _NUMBERS), st.booleans()),
     st.tuples(st.just("tear"), st.binary(min_size=1, max_size=9), st.sampled_from(["0", "1"])),
 )
 _SESSIONS = st.lists(st.tuples(_STEPS, st.lists(_DONE, max_size=12)), min_size=1, max_size=3)
@@ -54,10 +56,19 @@ def agree(run_dir: Path, ranks: tuple[int, ...] = (0,)) -> None:
             list(map(ordered, record.events(rank=rank)))
         )
     record = RunRecord(run_dir)
+    assert repr(plain.config(run_dir)) == repr(settings_of(record))
     assert plain.status(run_dir) == record.status
     assert [int(folder.name) for folder in plain.sessions(run_dir)] == [
         session.number for session in record.sessions
     ]
+
+
+def settings_of(record: RunRecord) -> dict[str, Any]:
+    try:
+        return record.config
+    except RecordError:  # where the plain reader goes by the events alone
+        added = [event.get("set") for event in record.events() if event["_event"] == "config"]
+        return {k: v for one in added if isinstance(one, dict) for k, v in one.items()}
 
 
 def ordered(fields: dict[str, Any]) -> list[tuple[str, Any]]:
@@ -97,6 +108,12 @@ def check_session(sessions: list[tuple[int, list[Any]]], segment_bytes: int) -> 
                     (zero, one)[rank].log(metrics, step=step)
                 elif what == "event":
                     zero.event(given_[0], value=given_[1])
+                elif what == "set":
+                    if given_[1]:
+                        zero.set_config(given_[0])
+                    else:  # a kill came before config.json had it
+                        zero.event("config", set=given_[0])
+                    one.set_config({"a": "of a further rank"})
                 else:  # as another program or a full disk would
                     garbage, rank = given_
                     last = layout.segments(zero.dir, "metrics", int(rank))[-1]
@@ -217,6 +234,31 @@ def test_it_runs_without_cupel_and_prints_a_run(tmp_path: Path) -> None:
     told = shown(session.run_dir)
     assert "step 4: loss=nan" in told
     assert "it broke" in told
+
+
+def test_it_ends_silently_when_nobody_reads_on(tmp_path: Path) -> None:
+    """As it does before `head -1`."""
+    session = Session.start(root=tmp_path, project="p", name="a", config={}, identity="i")
+    for step in range(5000):
+        session.log({"loss": 1.0}, step=step)
+    session.finish("finished")
+    with subprocess.Popen(
+        [sys.executable, EXAMPLE, session.run_dir], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as shown:
+        assert shown.stdout is not None
+        assert shown.stderr is not None
+        assert session.run_id.encode() in shown.stdout.readline()
+        shown.stdout.close()
+        assert shown.stderr.read() == b""
+
+
+def test_what_is_no_file_in_the_place_of_one_is_passed_over(tmp_path: Path) -> None:
+    session = Session.start(root=tmp_path, project="p", name="a", config={}, identity="i")
+    session.finish("finished")
+    path = session.dir / layout.metrics_name()
+    path.unlink()
+    os.mkfifo(path)
+    agree(session.run_dir)
 
 
 def test_the_two_agree_on_how_long_silence_is_trusted() -> None:

@@ -174,10 +174,12 @@ def test_sweep_removes_trash_and_leaves_checkpoints(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.lists(st.floats(-9, 9) | st.just(math.nan), min_size=1, max_size=6),
+    st.lists(
+        st.floats(-9, 9) | st.sampled_from([math.nan, math.inf, -math.inf]), min_size=1, max_size=6
+    ),
     st.sampled_from(["min", "max"]),
 )
-def test_best_is_the_first_of_the_best_values_and_never_nan(
+def test_best_is_the_first_of_the_best_values_and_never_one_that_is_not_finite(
     tmp_path_factory: pytest.TempPathFactory, values: list[float], goal: str
 ) -> None:
     run_dir = tmp_path_factory.mktemp("run")
@@ -186,7 +188,7 @@ def test_best_is_the_first_of_the_best_values_and_never_nan(
         ck.write_best(run_dir, "grad_norm/total", value, goal=goal, step=step)  # type: ignore[arg-type]
         for step, value in enumerate(values)
     ]
-    numbers = [value for value in values if not math.isnan(value)]
+    numbers = [value for value in values if math.isfinite(value)]
     pointer = ck.read_pointer(run_dir, "best-grad_norm/total")
     if not numbers:
         assert pointer is None
@@ -220,15 +222,15 @@ def test_the_best_steps_are_those_of_a_sorted_list(
     for step, value in enumerate(values):
         write_intact(run_dir, step, score=value)
     found = ck.best_steps(run_dir, "score", goal=goal, count=count)
-    known = [(value, step) for step, value in enumerate(values) if not math.isnan(value)]
+    known = [(value, step) for step, value in enumerate(values) if math.isfinite(value)]
     ordered = sorted((value if goal == "min" else -value, step) for value, step in known)
     assert found == [step for _, step in ordered][:count]
 
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan]), max_size=5),
-    st.sampled_from([1.0, 2.0, 2.5, math.nan]),
+    st.lists(st.sampled_from([1.0, 2.0, 3.0, math.nan, -math.inf, math.inf]), max_size=5),
+    st.sampled_from([1.0, 2.0, 2.5, math.nan, -math.inf, math.inf]),
     st.integers(0, 5),
     st.integers(2, 4),
 )
@@ -245,8 +247,36 @@ def test_a_value_is_among_the_best_when_it_would_be_listed(
         write_intact(run_dir, step, score=rival)
     pending = dict(enumerate(values))
     told = ck.among_best(run_dir, "score", value, goal="min", step=50, count=count, pending=pending)
-    rivals = sum(rival <= value for rival in values)
-    assert told == (not math.isnan(value) and rivals < count)
+    rivals = sum(rival <= value for rival in values if math.isfinite(rival))
+    assert told == (math.isfinite(value) and rivals < count)
+
+
+@pytest.mark.parametrize("goal", ["min", "max"])
+def test_a_run_that_diverged_has_no_best_and_the_first_finite_value_after_it_is_one(
+    tmp_path: Path, goal: Literal["min", "max"]
+) -> None:
+    for step, value in enumerate((math.nan, -math.inf, math.inf)):
+        write_intact(tmp_path, step, score=value)
+        assert not ck.among_best(tmp_path, "score", value, goal=goal, step=step, count=1)
+        ck.write_best_recorded(tmp_path, "score", goal=goal)
+    assert ck.read_pointer(tmp_path, "best-score") is None
+    assert ck.best_steps(tmp_path, "score", goal=goal, count=3) == []
+    assert ck.among_best(tmp_path, "score", 5.0, goal=goal, step=3, count=1)
+    write_intact(tmp_path, 3, score=5.0)
+    ck.write_best_recorded(tmp_path, "score", goal=goal)
+    assert ck.pointed_steps(tmp_path) == {"score": 3}
+
+
+@pytest.mark.parametrize(("goal", "value"), [("min", "-Infinity"), ("max", "Infinity")])
+def test_a_pointer_to_a_value_that_is_not_finite_gives_way_to_the_best_in_the_manifests(
+    tmp_path: Path, goal: Literal["min", "max"], value: str
+) -> None:
+    """As earlier versions wrote it."""
+    write_intact(tmp_path, 1, score=2.0)
+    ck.write_pointer(tmp_path, "best-score", {"value": value, "goal": goal, "step": 9})
+    worse, better = (3.0, 1.0) if goal == "min" else (1.0, 3.0)
+    assert not ck.beats(tmp_path, "score", worse, goal=goal, step=4)
+    assert ck.beats(tmp_path, "score", better, goal=goal, step=4)
 
 
 def test_a_changed_rule_starts_the_best_anew(tmp_path: Path) -> None:

@@ -186,3 +186,18 @@ def test_what_is_no_mapping_is_a_value_error(garbage: bytes) -> None:
 def test_deep_nesting_is_a_value_error_not_a_crash() -> None:
     with pytest.raises(ValueError, match="deep"):
         decode_line(b'{"a":' + b"[" * 100_000)
+
+
+@pytest.mark.parametrize("dtype", [np.longdouble, np.float16, np.float32, np.float64])
+def test_every_float_of_numpy_is_recorded_as_one(dtype: type[np.floating]) -> None:
+    value = dtype(0.5)
+    for given_ in (value, np.array(value), [value], np.array([value])):
+        listed = [0.5] if isinstance(given_, list) or given_.shape else 0.5
+        assert decode_line(encode_line({"x": given_})) == {"x": listed}
+        assert decode_line(encode_event({"x": {"y": given_}})) == {"x": {"y": listed}}
+
+
+def test_a_complex_longdouble_is_refused_and_its_imaginary_part_not_dropped() -> None:
+    for encode in (encode_line, encode_event):
+        with pytest.raises(TypeError, match="no number"):
+            encode({"x": np.clongdouble(1 + 2j)})

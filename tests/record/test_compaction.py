@@ -61,7 +61,7 @@ def told(run_dir: Path) -> str:
 
 def test_ended_segments_are_compacted_to_less_than_12_bytes_a_number(run_dir: Path) -> None:
     record = RunRecord(run_dir)
-    first = record.history(["m/0"])
+    summary, first = record.summary, record.history(["m/0"])
     assert cached(run_dir) == [
         f"0001-metrics.r0.00{segment}.jsonl.{suffix}"
         for segment in (0, 1)
@@ -70,9 +70,58 @@ def test_ended_segments_are_compacted_to_less_than_12_bytes_a_number(run_dir: Pa
     size = sum((cache_of(run_dir) / name).stat().st_size for name in cached(run_dir))
     assert size < 12 * 10 * 3500
     assert RunRecord(run_dir).history(["m/0"]) == first
+    assert RunRecord(run_dir).summary == summary
     before = told(run_dir)
     shutil.rmtree(run_dir.parent.parent / ".cache")
     assert told(run_dir) == before
+
+
+def kept(run_dir: Path) -> list[list[str]]:
+    """The keys whose columns are kept, a list a segment."""
+    indexes = [json.loads(path.read_bytes())["index"] for path in cache_of(run_dir).glob("*.json")]
+    return [list(index["keys"]) for index in indexes]
+
+
+def test_who_asks_for_one_key_waits_for_one_and_who_goes_on_has_all_compacted(
+    run_dir: Path,
+) -> None:
+    first = RunRecord(run_dir).series("m/4")
+    assert kept(run_dir) == [["_t", "m/4"]] * 2
+    again = RunRecord(run_dir)
+    assert again.series("m/4").y.tolist() == first.y.tolist()
+    assert len(again.series("m/4", x="time").y) == 3500
+    assert kept(run_dir) == [["_t", "m/4"]] * 2
+    other = again.buckets(["m/4", "m/5"], points=3)
+    assert other["m/5"].count.sum() == 3500
+    assert kept(run_dir) == [["_t", *KEYS]] * 2
+    size = sum((cache_of(run_dir) / name).stat().st_size for name in cached(run_dir))
+    assert 8 * 10 * 3500 < size < 12 * 10 * 3500
+    whole = told(run_dir)
+    shutil.rmtree(cache_of(run_dir))
+    assert told(run_dir) == whole
+
+
+def test_the_columns_of_the_only_key_are_those_of_all(tmp_path: Path) -> None:
+    content = b"".join(encode_step(step, 0.5, {"loss": step / 7}) for step in range(9000))
+    run_dir = write(tmp_path / "root" / "p" / "run", [Log(0, [content])])
+    RunRecord(run_dir).series("loss")
+    index = next(cache_of(run_dir).glob("*.json"))
+    before = index.stat().st_ino
+    assert len(RunRecord(run_dir).series("absent").x) == 0
+    assert RunRecord(run_dir).summary == {"loss": 8999 / 7}
+    assert index.stat().st_ino == before
+
+
+def test_a_live_run_that_is_asked_for_more_keys_tells_of_all_its_lines(run_dir: Path) -> None:
+    session = layout.session_dir(run_dir, 1)
+    (session / layout.SESSION).write_text(json.dumps({"status": "running", "start_step": 0}))
+    record = RunRecord(run_dir)
+    assert len(record.series("m/0").x) == 3500
+    with (session / layout.metrics_name(0, 1)).open("ab") as file:
+        file.write(lines(10, first=3500) + encode_step(3510, 1.0, {"late": 1.0, "m/0": 0.25}))
+    assert record.series("late").x.tolist() == [3510]
+    assert record.series("m/0").x.tolist() == list(range(3511))
+    assert len(record.series("m/1").x) == 3510
 
 
 def test_a_segment_that_may_still_grow_is_not_compacted(run_dir: Path) -> None:

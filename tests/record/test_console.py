@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from cupel.record import console
 from cupel.record.console import Console, lines
 from cupel.record.writer import LineWriter
+from fakes import status_of_fork
 
 
 @contextlib.contextmanager
@@ -201,6 +202,22 @@ def test_a_very_long_line_is_kept_in_pieces() -> None:
     assert max(map(len, pieces)) <= console.LONGEST + 1
     assert b"".join(pieces).count(b"x") == 2 * console.LONGEST + 5
     assert b"".join(pieces).count(b"y") == 3 * (console.LONGEST // 2 + 1)
+
+
+def test_keys_of_known_forms_are_masked_and_nothing_that_only_looks_random() -> None:
+    heard: list[bytes] = []
+    console = Console(heard.append, on_problem=pytest.fail)
+    try:
+        print("login with hf_" + "aB3" * 12, "and", "Bearer abcdef123456")
+        print("git+https://me:pa55word@example.org/x?token=abcdef0123")
+        print("commit 0123456789abcdef0123456789abcdef01234567 loss 0.5")
+    finally:
+        console.stop()
+    assert b"".join(heard).decode().splitlines() == [
+        "login with *** and Bearer ***",
+        "git+https://me:***@example.org/x?token=***",
+        "commit 0123456789abcdef0123456789abcdef01234567 loss 0.5",
+    ]
 
 
 def test_streams_stay_what_they_are_and_get_their_write_back(tmp_path: Path) -> None:
@@ -423,25 +440,20 @@ def test_a_forked_child_prints_and_is_not_heard(tmp_path: Path) -> None:
             thread = threading.Thread(target=hold)
             thread.start()
             held.wait()
-            child = os.fork()
-            if child == 0:
+
+            def work() -> None:
                 print("child", flush=True)
                 listening.stop()
-                os._exit(0)
-            until = time.monotonic() + 20
-            while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic() < until:
-                time.sleep(0.01)
+
+            status = status_of_fork(work)
             over.set()
             thread.join()
-            if not done[0]:
-                os.kill(child, signal.SIGKILL)
-                os.waitpid(child, 0)
             print("parent")
             listening.stop()
         finally:
             sys.stdout = before
     os.close(fd)
-    assert done == (child, 0), "the child hangs"
+    assert status == 0, "the child hangs" if status is None else "the child failed"
     assert (tmp_path / "console.log").read_text() == "parent\n"
     assert (tmp_path / "out").read_text() == "child\nparent\n"
 

@@ -39,6 +39,13 @@ def test_a_document_comes_back_and_is_readable_by_people(tmp_path: Path) -> None
 def test_a_kill_in_the_middle_of_writing_never_leaves_half_a_file(
     tmp_path: Path, times: int
 ) -> None:
+    """Mutation: `write_bytes` writes in place.
+
+        -    temporary = _written_beside(path, content)
+        +    path.write_bytes(content); return
+
+    Then a reader was told, before the first kill: `a.json is damaged: Input data was truncated`.
+    """
     path = tmp_path / "a.json"
     for _ in range(times):
         path.unlink(missing_ok=True)

@@ -103,6 +103,18 @@ def test_what_a_run_does_not_have_never_matches(text: str) -> None:
     assert not meant(f"not ({text})")
 
 
+@pytest.mark.parametrize("run", [{}, {"lr": None}, {"lr": []}])
+def test_none_finds_what_is_absent_and_what_is_null(run: dict[str, Any]) -> None:
+    for text in ("lr=none", "lr=null", "lr==None", "lr in [1, none]", "not lr!=none"):
+        assert parse(text).matches(run.get), text
+    for text in ("lr!=none", "not lr=none", "lr not in [none]", "lr<none", "lr~none"):
+        assert not parse(text).matches(run.get), text
+    for value in (0, False, "", 1.0):
+        assert not parse("lr=none").matches({"lr": value}.get)
+        assert parse("lr!=none").matches({"lr": value}.get)
+    assert parse("lr=none").matches({"lr": "none"}.get)
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -229,6 +241,9 @@ def direct(part: Part, run: dict[str, Any]) -> bool | None:
             return False if False in found else None if None in found else True
         return True if True in found else None if None in found else False
     value = run.get(part.name)
+    asks_for_none = {text.lower() for text in part.values} & {"none", "null"}
+    if (value is None or value == []) and part.sign in ("=", "!=", "in") and asks_for_none:
+        return part.sign != "!="
     if value is None:
         return None
     if part.sign in ("<", "<=", ">", ">="):

@@ -162,6 +162,80 @@ def test_ended_runs_are_not_opened_again(tmp_path: Path) -> None:
     assert len(Index(tmp_path)._entries) == 2
 
 
+OPENED = """
+import sys
+from collections import Counter
+opened = Counter()
+def hear(event, given):
+    if event == "open" and isinstance(given[0], (str, bytes)):
+        opened[str(given[0])] += 1
+from cupel.record.index import table
+sys.addaudithook(hear)
+rows = table(sys.argv[1])
+print(len(rows), *sorted({count for path, count in opened.items() if "/p/" in path}))
+"""
+
+
+def test_a_first_table_opens_no_file_of_an_ended_run_twice(tmp_path: Path) -> None:
+    for number in range(3):
+        finished(tmp_path, f"run-{number}", 1.0)
+    done = subprocess.run(
+        [sys.executable, "-c", OPENED, tmp_path], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "3 1\n"
+
+
+def test_runs_that_are_read_at_once_make_the_table_of_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        finished(tmp_path, f"run-{number}", float(number))
+    (tmp_path / "p" / "run-3" / layout.RUN).write_text("damaged")
+    living = start(tmp_path, "living")
+    heard: list[str] = []
+    expected = without_cache(tmp_path)
+    monkeypatch.setattr(index, "_FIRST", 2)
+    monkeypatch.setattr(index, "_QUICK_S", -1.0)
+    assert comparable(Index(tmp_path).rows(tell=heard.append)) == comparable(expected)
+    assert sorted(heard) == sorted(f"p/{row['id']}" for row in expected)
+    heard.clear()
+    assert comparable(Index(tmp_path).rows(tell=heard.append)) == comparable(expected)
+    assert sorted(heard) == ["p/living", "p/run-3"]
+    living.finish("finished")
+
+
+def test_a_table_that_is_interrupted_reads_no_further_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = finished(tmp_path, "run-0", 1.0).run_dir
+    for number in range(1, 60):
+        shutil.copytree(made, made.with_name(f"run-{number}"))
+    read: list[Path] = []
+    look = index.holds_part_of_a_run
+
+    def slowly(folder: Path) -> bool:
+        read.append(folder)
+        time.sleep(0.05)
+        return look(folder)
+
+    for run_dir in made.parent.iterdir():
+        (run_dir / layout.RUN).write_text("damaged")
+    monkeypatch.setattr(index, "holds_part_of_a_run", slowly)
+    monkeypatch.setattr(index, "_FIRST", 2)
+    monkeypatch.setattr(index, "_AT_ONCE", 4)
+
+    heard: list[str] = []
+
+    def interrupted(key: str) -> None:
+        heard.append(key)
+        if len(heard) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Index(tmp_path).rows(tell=interrupted)
+    assert 5 <= len(read) < 30
+
+
 def test_the_columns_of_a_run_that_is_gone_go_too(tmp_path: Path) -> None:
     for run_id in ("a", "b"):
         session = start(tmp_path, run_id)
@@ -227,6 +301,39 @@ def test_tables_are_filtered_and_sorted_by_any_column(tmp_path: Path) -> None:
     assert look(tmp_path, where="created>2020-01-01 and run~a") == ["a"]
     assert look(tmp_path, where="odd=text or status=failed") == ["e", "d"]
     assert "train.lr" in index.names(table(tmp_path))
+
+
+def test_a_field_that_a_run_does_not_have_is_its_setting_or_its_metric(tmp_path: Path) -> None:
+    finished(tmp_path, "own", 1.0, config={"seed": 1, "arm": "wave", "tags": ["odd"], "run": "x"})
+    finished(tmp_path, "both", 1.0, config={"seed": 1}, details={"seed": 2, "arm": "standard"})
+    session = start(tmp_path, "metric")
+    session.log({"point": 7.0, "step": 3.5, "seconds": 9.0}, step=1)
+    session.finish("failed")
+    assert look(tmp_path, where="seed=1") == ["own"]
+    assert look(tmp_path, where="seed=2") == ["both"]
+    assert look(tmp_path, where="config.seed=1", sort="-id") == ["own", "both"]
+    assert look(tmp_path, where="arm in [wave, standard]", sort="arm") == ["both", "own"]
+    assert look(tmp_path, where="tags=odd") == ["own"]
+    assert look(tmp_path, where="run=x") == []
+    assert look(tmp_path, where="point=7") == ["metric"]
+    assert look(tmp_path, where="step=3.5") == []
+    assert look(tmp_path, where="summary.step=3.5 and summary.seconds=9") == ["metric"]
+    rows = table(tmp_path)
+    assert index.shadowed(rows, {"step", "seed", "loss"}) == ["config.seed", "summary.step"]
+    assert index.value({row["id"]: row for row in rows}["both"], "tags") == []
+
+
+def test_a_setting_that_is_none_is_a_column(tmp_path: Path) -> None:
+    finished(tmp_path, "a", 1.0, config={"clip": None, "seed": None})
+    finished(tmp_path, "b", 1.0, config={"clip": 1.0})
+    finished(tmp_path, "c", 1.0)
+    assert look(tmp_path, where="clip=none", sort="id") == ["a", "c"]
+    assert look(tmp_path, where="config.clip=none", sort="id") == ["a", "c"]
+    assert look(tmp_path, where="clip!=none") == ["b"]
+    assert look(tmp_path, where="config.seed=1") == []
+    assert look(tmp_path, sort="config.seed", where="id=a") == ["a"]
+    with pytest.raises(UnknownName):
+        table(tmp_path, where="config.clp=none")
 
 
 def test_a_name_that_no_run_has_is_a_mistake(tmp_path: Path) -> None:

@@ -108,6 +108,31 @@ def test_each_rank_has_a_console_of_its_own() -> None:
     ]
 
 
+def test_what_was_printed_is_in_the_order_of_ranks_and_segments(tmp_path: Path) -> None:
+    places = [(0, 0), (0, 1), (0, 999), (0, 1000), (1, 0), (1, 2), (12, 0)]
+    for place in reversed(places):
+        (tmp_path / layout.console_name(*place)).touch()
+    for other in ("console.txt", "console.log.1", "console.rx.log", "console.1.log"):
+        (tmp_path / other).touch()
+    assert list(layout.consoles(tmp_path)) == places
+    assert [path.name for path in layout.consoles(tmp_path).values()][:6] == [
+        "console.log", "console.001.log", "console.999.log", "console.1000.log", "console.r1.log",
+        "console.r1.002.log",
+    ]  # fmt: skip
+    assert layout.consoles(tmp_path / "absent") == {}
+
+
+def test_of_the_heartbeats_of_a_rank_the_highest_is_the_newest(tmp_path: Path) -> None:
+    for again in (1000, 2, 0, 999):
+        (tmp_path / layout.heartbeat_name(1, again)).touch()
+    for other in ("heartbeat.r0", "heartbeat.r11", "heartbeat.r1.x", ".tmp-heartbeat.r1~a~b~c"):
+        (tmp_path / other).touch()
+    found = layout.heartbeats(tmp_path, 1)
+    assert sorted(found) == [0, 2, 999, 1000]
+    assert found[0].name == "heartbeat.r1"
+    assert found[2].name == "heartbeat.r1.002"
+
+
 def test_trash_and_cache_are_no_projects(tmp_path: Path) -> None:
     for project in (layout.TRASHED, layout.CACHE, "p"):
         make_run(tmp_path, project, "a-run")

@@ -17,9 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cupel.errors import RecordError, Superseded, UsageError
+from cupel.record.exchange.exporting import export_run
+from cupel.record.exchange.importing import import_runs
 from cupel.record.media import safe_name, store_artifact, store_files, store_media
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
+from cupel.record.verifying import check_run
 
 NAMES = st.text(max_size=300) | st.sampled_from(
     ["../../etc/passwd", "/etc/passwd", "..", ".", "", "a/../../b", "x" * 10_000, "🎈/é", "\0", "~"]
@@ -160,6 +163,77 @@ def test_links_to_files_are_copied_and_links_to_folders_not_followed(
     path = store_artifact(session, folder, name="x", kind="k")
     assert {p.name for p in (path / "files").iterdir()} == {"a", "link"}
     assert not (path / "files" / "link").is_symlink()
+
+
+class Killed(Exception):
+    """In the place of a SIGKILL: nothing of the session is done after it."""
+
+
+def test_an_artifact_whose_event_a_kill_prevented_is_told_of_when_it_is_kept_again(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = folder_of(tmp_path, a="one")
+
+    def killed(name: str, /, **fields: Any) -> None:
+        raise Killed
+
+    monkeypatch.setattr(session, "event", killed)
+    with pytest.raises(Killed):
+        store_artifact(session, source, name="x", kind="data", aliases=["first"])
+    monkeypatch.undo()
+    assert RunRecord(session.run_dir).artifacts() == []
+    assert [str(note) for note in check_run(session.run_dir).notes] == [
+        "artifacts/x/v0: no event tells of it"
+    ]
+    for _ in range(2):  # told once, whoever keeps it again
+        path = store_artifact(session, source, name="x", kind="other")
+        (event,) = RunRecord(session.run_dir).artifacts()
+        assert (path.name, event["version"], event["path"]) == ("v0", 0, "artifacts/x/v0")
+        assert (event["name"], event["kind"], event["files"], event["bytes"]) == ("x", "data", 1, 3)
+    checked = check_run(session.run_dir)
+    assert (checked.problems, checked.notes) == ([], [])
+
+
+def test_an_artifact_that_another_session_told_of_is_not_told_again(
+    session: Session, tmp_path: Path
+) -> None:
+    source = folder_of(tmp_path, a="one")
+    store_artifact(session, source, name="x", kind="data")
+    session.finish("interrupted")
+    later = Session.resume(session.run_dir)
+    store_artifact(later, source, name="x", kind="data")
+    later.finish("interrupted")
+    assert len(RunRecord(session.run_dir).artifacts()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [(b"caf\xe9", "caf\\udce9"), (b"two\nlines", "two\\nlines"), (b"a\\b", "a\\\\b")],
+)
+def test_a_file_whose_name_cannot_be_written_down_is_refused_by_name_and_nothing_is_kept(
+    session: Session, tmp_path: Path, name: bytes, shown: str
+) -> None:
+    """Such a file was kept, then missed by `runs verify`, or left out of an archive."""
+    source = folder_of(tmp_path, a="one")
+    Path(os.fsdecode(os.fsencode(source) + b"/" + name)).write_text("x")
+    with pytest.raises(UsageError) as refused:
+        store_artifact(session, source, name="x", kind="data")
+    assert shown in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert not (session.run_dir / "artifacts").exists()
+
+
+def test_every_artifact_that_is_kept_is_sound_after_its_way_through_an_archive(
+    session: Session, tmp_path: Path
+) -> None:
+    source = folder_of(tmp_path, **{"a b": "1", ".tmp-mine": "2", ".trash-mine": "3", "é:*?": "4"})
+    store_artifact(session, source, name="x", kind="data")
+    session.finish("finished")
+    told: list[str] = []
+    archive = export_run(session.run_dir, tmp_path / "a.zip", kind="zip", tell=told.append)
+    (copy,) = import_runs(archive, root=tmp_path / "elsewhere", tell=told.append)
+    checked = check_run(copy)
+    assert (told, checked.problems, checked.notes) == ([], [], [])
 
 
 @pytest.mark.parametrize("inner", ["../x", "/x", "a/../../x", "", "a\0b"])

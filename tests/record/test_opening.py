@@ -2,9 +2,17 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import random
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +22,7 @@ from hypothesis import strategies as st
 
 from cupel.errors import RecordError, ResumeError, UsageError
 from cupel.record import files, layout
-from cupel.record.reader import RunRecord
+from cupel.record.reader import RunRecord, SessionInfo
 from cupel.record.session import Session
 
 JOINS = """
@@ -141,6 +149,122 @@ def test_only_a_session_that_runs_is_joined(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
     assert not list(second.dir.glob("*.r1*"))
     second.finish("interrupted")
+
+
+RACERS = 4
+
+
+def _join_when_told(pipe: Connection, ready: Any, done: Any) -> None:
+    """Of each run that comes through the pipe, join the rank that comes with it."""
+    joined = []
+    while (told := pipe.recv()) is not None:
+        run_dir, rank = told
+        ready.wait()
+        try:
+            joined.append(Session.join(run_dir, 1, rank))
+            answer = "joined"
+        except RecordError as error:
+            answer = str(error)
+        done.wait()  # the winner lives until everybody has tried
+        pipe.send(answer)
+    for session in joined:
+        session.finish("finished")
+
+
+def _join_until_refused(pipe: Connection, ready: Any, done: Any) -> None:
+    """Of each run that comes through the pipe, join every rank from the one that comes with it."""
+    while (told := pipe.recv()) is not None:
+        run_dir, first = told
+        joined: list[Session] = []
+        ready.wait()
+        for rank in count(first, RACERS):
+            try:
+                joined.append(Session.join(run_dir, 1, rank))
+            except RecordError as error:
+                answer = str(error)
+                break
+        pipe.send(([session.rank for session in joined], rank, answer))
+        for session in joined:
+            session.finish("finished")
+
+
+@contextmanager
+def racing(does: Any, others: int = 0) -> Iterator[tuple[list[Connection], Any]]:
+    """Processes that all do something at once, told what through their pipes; and their barrier."""
+    context = multiprocessing.get_context("fork")
+    ready, done = context.Barrier(RACERS + others), context.Barrier(RACERS)
+    pairs = [context.Pipe() for _ in range(RACERS)]
+    racers = [context.Process(target=does, args=(theirs, ready, done)) for _, theirs in pairs]
+    for racer in racers:
+        racer.start()
+    pipes = [ours for ours, _ in pairs]
+    try:
+        yield pipes, ready
+        for pipe in pipes:
+            pipe.send(None)
+        for racer in racers:
+            racer.join(60)
+            assert racer.exitcode == 0
+    finally:
+        for racer in racers:
+            racer.kill()
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("rounds", [12, pytest.param(200, marks=pytest.mark.slow)])
+def test_of_processes_that_join_as_one_rank_at_once_exactly_one_wins(
+    tmp_path: Path, rounds: int
+) -> None:
+    with racing(_join_when_told) as (pipes, _):
+        session = start(tmp_path)
+        for rank in range(1, rounds + 1):
+            if rank % 2:  # of every other rank an earlier process has died
+                dead = session.dir / layout.heartbeat_name(rank)
+                beat = files.read_json(session.dir / layout.heartbeat_name())
+                files.write_json(dead, {**beat, "start": "1"})
+            for pipe in pipes:
+                pipe.send((session.run_dir, rank))
+            answers = [pipe.recv() for pipe in pipes]
+            refusals = [answer for answer in answers if answer != "joined"]
+            assert len(refusals) == RACERS - 1, answers
+            for refusal in refusals:
+                assert refusal == (
+                    f"rank {rank} cannot join session 0001 of run {session.run_id}: another "
+                    "process is that rank; give each process its own"
+                )
+            assert len(layout.segments(session.dir, "metrics", rank)) == 1
+    session.finish("interrupted")
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
+@pytest.mark.parametrize("rounds", [20, pytest.param(60, marks=pytest.mark.slow)])
+def test_a_session_that_ends_meanwhile_is_joined_by_nobody(tmp_path: Path, rounds: int) -> None:
+    with racing(_join_until_refused, others=1) as (pipes, ready):
+        for number in range(rounds):
+            session = start(tmp_path, run_id=f"run-{number}")
+            folder, run_dir = session.dir, session.run_dir
+            session._looking.join()  # or the end waits for it
+            for first, pipe in enumerate(pipes, start=1):
+                pipe.send((run_dir, first))
+            ready.wait()
+            time.sleep(random.uniform(0, 0.01))
+            ending = threading.Thread(target=session.finish, args=("interrupted",))
+            ending.start()
+            while SessionInfo.read(run_dir, 1).status == "running":
+                pass
+            there = {path.name for path in folder.glob("heartbeat.*")}
+            ending.join()
+            joined: set[str] = set()
+            for pipe in pipes:
+                ranks, refused, told = pipe.recv()
+                joined |= {layout.heartbeat_name(rank) for rank in ranks}
+                assert told == (
+                    f"rank {refused} cannot join session 0001 of run run-{number}: it is "
+                    "interrupted; start or resume rank 0 first, and keep it up"
+                )
+                left = [path for end in ("", ".*") for path in folder.glob(f"*.r{refused}{end}")]
+                assert not left, "a refusal leaves nothing behind"
+            assert joined <= there, "one joined after the session had ended"
 
 
 @pytest.mark.parametrize(

@@ -303,17 +303,22 @@ def test_media_follow_the_sessions_that_count_and_artifacts_stay(tmp_path: Path)
     st.lists(st.lists(st.text("ab \u00e9\U0001f600", max_size=4), max_size=5), max_size=3),
     st.none() | st.integers(0, 9),
     st.integers(1, 8),
+    st.integers(1, 12),
 )
 def test_the_end_of_the_console_is_the_end_of_all_that_was_printed(
     tmp_path_factory: pytest.TempPathFactory,
     printed: list[list[str]],
     last: int | None,
     block: int,
+    segment: int,
 ) -> None:
     run_dir = write_run(tmp_path_factory.mktemp("root") / "p" / "run")
     for number, lines in enumerate(printed, start=1):
         folder = write_session(run_dir, number)
-        (folder / layout.CONSOLE).write_bytes("".join(f"{line}\n" for line in lines).encode())
+        text = "".join(f"{line}\n" for line in lines).encode()
+        for place, start in enumerate(range(0, len(text), segment)):
+            part = text[start : start + segment]  # a line may go on in the next file
+            (folder / layout.console_name(0, place)).write_bytes(part)
     expected = [line for lines in printed for line in lines]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reader, "_TAIL_BYTES", block)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from arbitrary_logs import RUNS, Log, lines_of, write
 from cupel.errors import UsageError
 from cupel.record import layout
+from cupel.record import tail as tail_module
 from cupel.record.session import Session
 from cupel.record.tail import Tail
 
@@ -26,6 +27,7 @@ WRITER = """
 import os, random, sys
 from pathlib import Path
 from cupel.record import layout
+from cupel.record import tail as tail_module
 from cupel.record.codec import encode_step
 from cupel.record.writer import LineWriter
 
@@ -113,6 +115,49 @@ def test_any_growth_in_any_pieces_is_told_once(
         for line in lines_of(segment)
     ]
     assert repr(told) == repr(expected)
+
+
+@settings(deadline=None, max_examples=60)
+@given(RUNS, st.integers(0, 12), st.integers(0, 40), st.sampled_from([5, 64 * 1024]))
+def test_the_end_of_a_run_is_what_polling_all_of_it_ends_with(
+    tmp_path_factory: pytest.TempPathFactory, run: list[Log], last: int, late: int, block: int
+) -> None:
+    run_dir = write(tmp_path_factory.mktemp("root") / "p" / "run", run)
+    whole = Tail(run_dir)
+    polled = whole.poll()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tail_module, "_BLOCK", block)
+        tail, found = Tail.at_end(run_dir, last=last)
+    assert repr(found) == repr(polled[max(0, len(polled) - last) :] if last else [])
+    assert tail.cursor == whole.cursor
+    for log, number in zip(run, range(1, 9), strict=False):
+        for segment, _ in enumerate(log.segments):
+            path = layout.session_dir(run_dir, number) / layout.metrics_name(0, segment)
+            with path.open("ab") as file:
+                file.write(b"\n" + lines(late))
+    assert repr(tail.poll()) == repr(whole.poll())
+    assert tail.replaced == []
+
+
+def test_the_end_of_a_long_run_is_not_all_read(tmp_path: Path) -> None:
+    content = lines(*range(200_000))
+    run_dir = write(tmp_path / "p" / "run", [Log(0, [content, lines(7) + b'{"_step":8'])])
+    session = layout.session_dir(run_dir, 1)
+    (session / layout.metrics_name(1)).write_bytes(lines(99))
+    first = session / layout.metrics_name(0, 0)
+    with first.open("r+b") as file:
+        file.write(b"not" * 1000)  # whoever decodes this counts damage
+    tail, found = Tail.at_end(run_dir, last=3, rank=0)
+    assert [(rank, line["_step"]) for _, rank, line in found] == [
+        (0, 199_998),
+        (0, 199_999),
+        (0, 7),
+    ]
+    assert tail.damaged == 0
+    with (session / layout.metrics_name(0, 1)).open("ab") as file:
+        file.write(b"}\n")
+    assert [line["_step"] for _, _, line in tail.poll()] == [8]
+    assert (tail.damaged, tail.replaced) == (0, [])
 
 
 def follow(run_dir: Path, cursor: Any = None) -> tuple[list[int], Tail]:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from cupel.errors import RecordError, UnknownName
 from cupel.record import files, layout, trash
+from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.record.usage import bytes_of, usage_of
 
@@ -48,6 +49,23 @@ def contents(folder: Path) -> dict[str, bytes | None]:
 def age(taken: trash.Taken, days: float) -> None:
     removed = time.time() - days * trash.DAY_S
     files.write_json(taken.path.with_name(f"{taken.name}.json"), {"removed": removed})
+
+
+def test_the_columns_of_a_removed_run_go_and_are_made_anew_for_the_restored_one(
+    tmp_path: Path,
+) -> None:
+    run_dir = make(tmp_path)
+    line = b'{"_step":%d,"loss":0.5,"accuracy":0.25}\n'
+    metrics = layout.session_dir(run_dir, 1) / layout.metrics_name()
+    metrics.write_bytes(b"".join(line % step for step in range(9000)))
+    cached = tmp_path / ".cache" / "columns" / "p" / RUN
+    before = RunRecord(run_dir).series("loss").x.tolist()
+    assert len(contents(cached)) == 2
+    trash.remove(tmp_path, run_dir)
+    assert not cached.exists()
+    trash.restore(tmp_path, trash.find_trashed(tmp_path, RUN))
+    assert RunRecord(run_dir).series("loss").x.tolist() == before == list(range(9000))
+    assert len(contents(cached)) == 2
 
 
 def test_a_run_that_was_removed_is_gone_and_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ def write_best(
 ) -> bool:
     """Move `best-<metric>` to this step if the value is better than all before; whether it moved.
 
-    The pointer says metric, value, goal and step. NaN is never best, and of equals the first stays.
+    The pointer says metric, value, goal and step. NaN and the infinities are never best, and of
+    equals the first stays.
     """
     if not beats(run_dir, metric, value, goal=goal, step=step):
         return False
@@ -108,24 +109,25 @@ def write_best_recorded(run_dir: Path, metric: str, *, goal: Literal["min", "max
 def beats(
     run_dir: Path, metric: str, value: float, *, goal: Literal["min", "max"], step: int
 ) -> bool:
-    """Whether the value, of this step, is better than that of `best-<metric>`; NaN never is.
+    """Whether the value, of this step, is better than that of `best-<metric>`.
 
-    A pointer that is damaged, or was written under another rule, is as good as none: then the
+    NaN and the infinities never are: what diverged is no best, whatever its sign. A pointer that is
+    damaged, was written under another rule, or names such a value, is as good as none: then the
     manifests of the checkpoints that are there tell.
     """
     before = _readable(_pointer_path(run_dir, f"best-{metric}"))
-    if before is not None and before.get("goal") == goal:
-        rivals = _numbers([before.get("value")])
-    else:
+    of_this_rule = before is not None and before.get("goal") == goal
+    rivals = _numbers([before.get("value")]) if before and of_this_rule else []
+    if not rivals:
         rivals = [rival for other, rival in _recorded(run_dir, metric).items() if other != step]
     sign = 1 if goal == "max" else -1
-    return not math.isnan(value) and all(sign * value > sign * rival for rival in rivals)
+    return _is_finite(value) and all(sign * value > sign * rival for rival in rivals)
 
 
 def best_steps(run_dir: Path, metric: str, *, goal: Literal["min", "max"], count: int) -> list[int]:
     """The steps of the `count` best complete checkpoints by their manifests, the best first.
 
-    A value that is NaN or no number is never among them, and of equals the earlier is better.
+    A value that is not finite or no number is never among them; of equals the earlier is better.
     """
     sign = 1 if goal == "min" else -1
     values = _recorded(run_dir, metric)
@@ -153,11 +155,11 @@ def among_best(
     rivals = _numbers(rival for other, rival in known.items() if other != step)
     sign = 1 if goal == "max" else -1
     at_least_as_good = sum(sign * rival >= sign * value for rival in rivals)
-    return not math.isnan(value) and at_least_as_good < count
+    return _is_finite(value) and at_least_as_good < count
 
 
 def _recorded(run_dir: Path, metric: str) -> dict[int, float]:
-    """A metric's value by step, in the manifests of all complete checkpoints."""
+    """A metric's finite values by step, in the manifests of all complete checkpoints."""
     return {
         step: value
         for step in list_steps(run_dir)
@@ -166,7 +168,11 @@ def _recorded(run_dir: Path, metric: str) -> dict[int, float]:
 
 
 def _numbers(values: Iterable[Any]) -> list[float]:
-    return [value for value in values if isinstance(value, int | float) and not math.isnan(value)]
+    return [value for value in values if isinstance(value, int | float) and _is_finite(value)]
+
+
+def _is_finite(value: float) -> bool:
+    return isinstance(value, int) or math.isfinite(value)  # an integer may be beyond all floats
 
 
 def _manifest_metrics(run_dir: Path, step: int) -> dict[str, Any]:

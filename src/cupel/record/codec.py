@@ -19,7 +19,7 @@ import msgspec
 
 MOST_NUMBERS = 1024  # of one array in one line; larger things belong into media/
 
-_WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, Any])
 _PLAIN = frozenset((float, int, bool))
@@ -111,7 +111,7 @@ def document(value: Any) -> Any:
     if value is None:
         return None
     if hasattr(value, "shape") and hasattr(value, "tolist"):
-        return document(value.tolist())
+        return document(_listed("", value))
     return _number("", value)
 
 
@@ -153,9 +153,23 @@ def _number(key: str, value: Any) -> bool | int | float | str:
 
 def _listed(key: str, value: Any) -> Any:
     try:
-        return value.tolist()
+        return plain_numbers(value)
     except Exception as error:  # a meta or sparse tensor, a device that has failed
-        raise TypeError(f"the metric '{shortened(key)}' has no numbers to give: {error}") from error
+        what = f"the metric '{shortened(key)}'" if key else f"a {type(value).__name__}"
+        raise TypeError(f"{what} has no numbers to give: {error}") from error
+
+
+def plain_numbers(value: Any) -> Any:
+    """What the `tolist` of an array or a tensor gives, in numbers of Python. Raises anything.
+
+    A longdouble of numpy gives itself, for Python has none: it becomes the nearest float.
+    """
+    listed = value.tolist()
+    if not hasattr(listed, "tolist"):
+        return listed
+    if getattr(getattr(listed, "dtype", None), "kind", None) != "f":
+        raise TypeError(f"{type(listed).__name__} is no number that can be recorded")
+    return float(listed)
 
 
 def _check_size(key: str, numbers: int) -> None:
@@ -173,7 +187,7 @@ def _text(value: str) -> str:
 
 def _revived(value: Any) -> Any:
     if isinstance(value, str):
-        return _WORDS.get(value, value)
+        return WORDS.get(value, value)
     if isinstance(value, list):
         return [_revived(item) for item in value]
     if isinstance(value, dict):

@@ -9,7 +9,7 @@ whoever wants the very values reads the lines. `cupel.record.growing` makes colu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -153,9 +153,9 @@ class Column:
 class Table(Protocol):
     """A segment as columns, wherever they lie.
 
-    `lines` are those that can be read, `damaged` counts the others. `kinds` names every key, in
-    the order in which they came first. `whole` is False where steps are not all plain integers:
-    those beyond int64 are in no column. `version` grows when anything changes.
+    `lines` are those that can be read, `damaged` counts the others. `kinds` names every key that
+    the table covers, in the order in which they came first. `whole` is False where steps are not
+    all plain integers: those beyond int64 are in no column. `version` grows when anything changes.
     """
 
     @property
@@ -169,12 +169,20 @@ class Table(Protocol):
     @property
     def kinds(self) -> dict[str, Kind]: ...
 
+    def covers(self, keys: Collection[str] | None) -> bool:
+        """Whether it holds all that the lines say of some keys (None: of all keys)."""
+
     def column(self, key: str) -> Column | None:
         """A key's column; None when no line holds a number under that key."""
 
     def ends(self, key: str) -> tuple[int, bool, Any] | None:
         """A key's greatest step, whether its steps increase, and its last number as its line has
         it (None when that cannot be said); None when `column` is. Reads no column."""
+
+
+def covers(held: Collection[str] | None, keys: Collection[str] | None) -> bool:
+    """Whether what holds some keys (None: all) has these (None: all)."""
+    return held is None or (keys is not None and {*keys} <= {*held})
 
 
 def is_increasing(array: Ints) -> bool:

@@ -3,12 +3,14 @@
     root/.cache/columns/<project>/<run_id>/0001-metrics.r0.000.jsonl.json    what lies where
     root/.cache/columns/<project>/<run_id>/0001-metrics.r0.000.jsonl.bin     the columns
 
-All of it is derived: without these files everything is the same, only slower, and where they
-cannot be written (a disk that is read-only or full) the columns are made in memory, again for
-every process. A pair belongs to its source as it was, by size, time and inode; one that is stale
-or damaged is made anew without a word. Files are whole or not there, also after a power loss; bits
-that rot inside the .bin later are not looked for. About 10 bytes a number (8 for the number, half
-a byte for its pyramid, 8 or 16 for the step and time of each line).
+The first question is answered by reading the keys that it asks for, and these are kept; the next
+one that asks for others has all keys read and kept. All of it is derived: without these files
+everything is the same, only slower, and where they cannot be written (a disk that is read-only or
+full) the columns are made in memory, again for every process. A pair belongs to its source as it
+was, by size, time and inode; one that is stale or damaged is made anew without a word. Files are
+whole or not there, also after a power loss; bits that rot inside the .bin later are not looked for.
+About 10 bytes a number (8 for the number, half a byte for its pyramid, 8 or 16 for the step and
+time of each line).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import contextlib
 import mmap
 import os
 import shutil
+from collections.abc import Collection
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,16 +28,16 @@ import msgspec
 
 from cupel.names import refusal
 from cupel.record import files, layout, pyramid
-from cupel.record.columns import Column, Kind, Rows, Steps, Table
+from cupel.record.columns import Column, Kind, Rows, Steps, Table, covers
 from cupel.record.growing import Growing
 
 if TYPE_CHECKING:
     from cupel.record.columns import Floats, Ints
 
 SMALLEST = 256 * 1024  # what is shorter is read faster than it is looked up
-FORMAT = 1
+FORMAT = 2
+FOLDER = "columns"  # in the root's cache
 
-_FOLDER = "columns"
 _HEAD = 32  # bytes of the token, at the head of the .bin
 
 Signature = tuple[int, int, int]
@@ -70,6 +73,7 @@ class _Index(msgspec.Struct):
     whole: bool
     rows: list[_RowsEntry]
     keys: dict[str, _KeyEntry]
+    wanted: list[str] | None  # the only keys that were looked for; None: all
 
 
 class _Checked(msgspec.Struct):
@@ -92,30 +96,45 @@ def cache_folder(run_dir: Path, run: dict[str, Any]) -> Path | None:
     if (run.get("project"), run.get("run_id")) != (run_dir.parent.name, run_dir.name):
         return None
     root = run_dir.parent.parent
-    return root / layout.CACHE / _FOLDER / run_dir.parent.name / run_dir.name
+    return root / layout.CACHE / FOLDER / run_dir.parent.name / run_dir.name
 
 
 def discard(root: Path, project: str, run_id: str) -> None:
     """Delete the columns of a run that is no longer there; never raises."""
     if refusal(project) is None and refusal(run_id) is None:
-        folder = root / layout.CACHE / _FOLDER / project / run_id
+        folder = root / layout.CACHE / FOLDER / project / run_id
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def load(path: Path, *, cache: Path | None, sealed: bool, before: Table | None = None) -> Table:
+def load(
+    path: Path,
+    *,
+    cache: Path | None,
+    sealed: bool,
+    before: Table | None = None,
+    keys: Collection[str] | None = None,
+) -> Table:
     """A segment's columns, by the cheapest way there is; `before` is what an earlier call gave.
 
-    With `sealed`, nobody writes into the segment any more. Raises OSError when it cannot be read.
+    At least those of `keys` (None: of all keys). With `sealed`, nobody writes into the segment any
+    more. Raises OSError when it cannot be read.
     """
     now = signature(path)
-    if isinstance(before, Mapped) and before.source == now:
+    if isinstance(before, Mapped) and before.source == now and before.covers(keys):
         return before
     worth = sealed and cache is not None and now[0] >= SMALLEST
     name = f"{path.parent.name}-{path.name}"
-    if worth and cache is not None and (mapped := Mapped.open(cache, name, now)):
+    mapped = Mapped.open(cache, name, now) if worth and cache is not None else None
+    if mapped and mapped.covers(keys):
         return mapped
-    growing = before if isinstance(before, Growing) else Growing(path)
+    growing = before if isinstance(before, Growing) and before.covers(keys) else None
+    if growing is None:
+        # Who asks for one key and then for another goes on to ask: now all keys are read.
+        growing = Growing(path, None if mapped or before else keys)
     growing.refresh()
+    if not growing.covers(keys):  # what was added has keys that were not looked for
+        growing = Growing(path)
+        growing.refresh()
     if worth and cache is not None and not growing.refused and signature(path) == now:
         growing.refused = True  # until it has been taken; a full disk is asked once
         with contextlib.suppress(OSError):
@@ -153,6 +172,10 @@ class Mapped:
         if len(data) != index.bytes or data[:_HEAD] != index.token.encode():
             return None
         return cls(index, data)
+
+    def covers(self, keys: Collection[str] | None) -> bool:
+        """See `Table.covers`."""
+        return covers(self._index.wanted, keys)
 
     def column(self, key: str) -> Column | None:
         """A key's column; None when no line holds a number under that key."""
@@ -238,8 +261,9 @@ def _write(table: Growing, folder: Path, name: str, source: Signature) -> None:
         )
     token = bin_.token()
     index = _Index(
-        FORMAT, source, bin_.size, token, table.lines, table.damaged, table.whole, rows, keys
-    )
+        FORMAT, source, bin_.size, token, table.lines, table.damaged, table.whole, rows, keys,
+        None if table.wanted is None else sorted(table.wanted),
+    )  # fmt: skip
     body = msgspec.json.encode(index)
     _replace(folder / f"{name}.bin", [token.encode(), *bin_.arrays])
     _replace(

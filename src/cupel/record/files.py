@@ -13,9 +13,11 @@ import errno
 import os
 import secrets
 import shutil
+import stat
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from io import FileIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,8 @@ TRASH = ".trash-"
 
 # A temporary of another machine, whose writer cannot be asked: no write of one file takes longer.
 _FOREIGN_AGE_S = 3600.0
+_BLOCK = 64 * 1024
+_READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # of a regular file no read ever waits
 
 
 def write_json(path: Path, fields: Mapping[str, Any]) -> None:
@@ -68,7 +72,7 @@ def create_json_exclusively(path: Path, fields: Mapping[str, Any]) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """The mapping in a JSON file. Raises RecordError that names a missing or damaged file."""
     try:
-        return codec.decode_line(path.read_bytes())
+        return codec.decode_line(_content(path))
     except OSError as error:
         raise RecordError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
@@ -76,6 +80,34 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} is damaged: {error}; cupel writes such files whole, so something else "
             "changed it: restore it from a copy"
         ) from error
+
+
+def _content(path: Path) -> bytes:
+    """What `path.read_bytes` gives, by half as many calls of the system: a table reads 40,000."""
+    fd = _opened_regular(path)
+    try:
+        parts = [os.read(fd, _BLOCK)]
+        while parts[-1]:
+            parts.append(os.read(fd, _BLOCK))
+    finally:
+        os.close(fd)
+    return b"".join(parts)
+
+
+def open_regular(path: Path) -> FileIO:
+    """A file of the record, open for reading, unbuffered. Raises OSError, also for what is none.
+
+    Whoever opens a pipe waits until somebody writes into it, for ever.
+    """
+    return FileIO(_opened_regular(path), "rb")
+
+
+def _opened_regular(path: Path) -> int:
+    fd = os.open(path, _READ)
+    if stat.S_ISREG(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    raise OSError(errno.EINVAL, "it is no regular file", str(path))
 
 
 def temporary_name(name: str) -> str:
@@ -140,7 +172,7 @@ def sweep(folder: Path) -> list[Path]:
     """
     removed = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith(TRASH) or (path.name.startswith(TEMPORARY) and _is_stale(path)):
+        if path.name.startswith(TRASH) or (path.name.startswith(TEMPORARY) and is_stale(path)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -177,7 +209,8 @@ def _write_new(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _is_stale(path: Path) -> bool:
+def is_stale(path: Path) -> bool:
+    """Whether a temporary is left over: its writer is dead, or nobody has touched it for long."""
     parts = path.name.split("~")
     if len(parts) == 5 and parts[1] == processes.this_place().token() and parts[2].isdecimal():
         return not processes.lives(int(parts[2]), parts[3])

@@ -9,9 +9,11 @@ parentheses. Names and values with spaces or signs in them stand in quotes. A na
 values (tags) has a value when one of them is it.
 
 What a run does not have never matches: neither `val_loss<1.5` nor `not val_loss<1.5` finds a run
-without that number, and neither does a number compared with a text. NaN is found by `val_loss=nan`
-only. A date is all of its day (or month, or minute) in UTC, so `created>2026-11-01` begins on the
-second. Nothing here knows runs: `matches` asks for values by their names.
+without that number, and neither does a number compared with a text. The exception is a question
+for just that: `val_loss=none` (or null) finds runs that have none, or for which it is null. NaN is
+found by `val_loss=nan` only. A date is all of its day (or month, or minute) in UTC, so
+`created>2026-11-01` begins on the second. Nothing here knows runs: `matches` asks for values by
+their names.
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ _TOKEN = re.compile(
 _SIGNS = ("=", "!=", "<", "<=", ">", ">=", "~", "!~", "in")
 _WORDS = ("and", "or", "not", "in")
 _OTHERS = {"&&": "and", "&": "and", "||": "or", "|": "or"}
+_NOTHING = ("none", "null")
 _DEEPEST = 100
 _LONGEST = 10_000
 _EXAMPLE = "for example: val_loss<1.5 and arm=wave"
@@ -53,6 +56,9 @@ class Comparison:
     def holds(self, lookup: Lookup) -> bool | None:
         """Whether it is true; None when the run does not have what is asked for."""
         value = lookup(self.name)
+        of_nothing = any(text.lower() in _NOTHING for text in self.values)
+        if of_nothing and value in (None, [], ()) and self.sign in ("=", "!=", "in"):
+            return self.sign != "!="
         if value is None:
             return None
         if self.name in TIMES:

@@ -63,13 +63,25 @@ class OpenFolder:
         OSError.
         """
         name_of = _NAMES[kind]
-        there = layout.segments(self._path, kind, self._rank)
-        segment = int(there[-1].name.split(".")[-2]) + 1 if there else 0
+        segment = layout.next_segment(self._path, kind, self._rank)
         return self.file(
             name_of(self._rank, segment),
             segment=segment,
             name_of=partial(name_of, self._rank),
             durability="process" if kind == "system" else self._durability,
+        )
+
+    def printed(self) -> LineWriter:
+        """The file for what is printed, and those that follow when it is full. Raises OSError.
+
+        It is text, of which a line may go on in the next file: who joins anew goes on in the last.
+        """
+        there = [segment for rank, segment in layout.consoles(self._path) if rank == self._rank]
+        segment = max(there, default=0)
+        return self.file(
+            layout.console_name(self._rank, segment),
+            segment=segment,
+            name_of=partial(layout.console_name, self._rank),
         )
 
     def file(self, name: str, **more: Any) -> LineWriter:
@@ -124,14 +136,28 @@ class OpenFolder:
                 files.write_json(self.path / name, {"schema": layout.SCHEMA, **fields})
                 if changes == self._changes:
                     return
-        except (OSError, TypeError, ValueError, RecursionError) as error:
+        except Exception as error:  # of the disk, or of a value that is asked what it is
             self._on_problem(f"writing {name}", error)
 
-    def close(self) -> None:
-        """Close everything; what is appended later counts as lost."""
-        last = self.path
+    def written(self) -> dict[str, dict[str, int]]:
+        """What was written into each file of lines of JSON, by name; see `LineWriter.files`."""
+        found = (one.files() for one in list(self._writers))
+        return {name: told for files in found for name, told in files.items() if _is_json(name)}
+
+    def seal(self) -> None:
+        """Close every file; what is appended later counts as lost."""
         for one in self._writers:
             one.close()
+
+    def close(self) -> None:
+        """Close everything."""
+        last = self.path
+        self.seal()
         fd, self.fd, self._path = self.fd, -1, last
         if fd >= 0:
             os.close(fd)
+
+
+def _is_json(name: str) -> bool:
+    """Whether a file is one of lines; texts are for people, who may shorten them."""
+    return name.endswith(".jsonl")

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from cupel.errors import RecordError
 from cupel.record import files, processes
@@ -31,7 +31,15 @@ _STOPPING_S = 5.0  # a thread that hangs on a dead disk must not keep its proces
 
 def write_heartbeat(path: Path) -> None:
     """Write which process this is. Raises OSError."""
-    files.write_json(path, {"schema": SCHEMA, **processes.this_process().as_json()})
+    files.write_json(path, _this_process())
+
+
+def create_heartbeat(path: Path) -> bool:
+    """Write which process this is, unless there is such a file; whether there was none.
+
+    Of any number of processes that try, exactly one is told True. Raises OSError.
+    """
+    return files.create_json_exclusively(path, _this_process())
 
 
 class Heartbeat:
@@ -101,6 +109,10 @@ def sign(path: Path) -> Sign:
     if processes.lives(process.pid, process.start):
         return "alive"
     return _by_age(path) if processes.is_hidden(process.pid) else "dead"
+
+
+def _this_process() -> dict[str, Any]:
+    return {"schema": SCHEMA, **processes.this_process().as_json()}
 
 
 def _by_age(path: Path) -> Sign:

@@ -47,7 +47,10 @@ def from_lines(sessions: Iterable[tuple[int | None, Iterable[Row]]]) -> list[Row
         if start_step is not None:
             rows = {step: row for step, row in rows.items() if step <= start_step}
         for line in lines:
-            rows.setdefault(line["_step"], {}).update(line)
+            if (row := rows.get(line["_step"])) is None:
+                rows[line["_step"]] = line
+            else:
+                row.update(line)
     return [rows[step] for step in sorted(rows)]
 
 

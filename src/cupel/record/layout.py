@@ -45,12 +45,16 @@ def record_root(root: str | Path | None = None) -> Path:
 
 def session_dir(run_dir: Path, number: int) -> Path:
     """The folder of one session; sessions count from 1."""
-    return run_dir / SESSIONS / f"{number:04d}"
+    return run_dir.joinpath(SESSIONS, f"{number:04d}")
 
 
 def session_numbers(run_dir: Path) -> list[int]:
     """The numbers of all sessions of a run, ascending; empty when there are none."""
-    names = (folder.name for folder in _folders(run_dir / SESSIONS))
+    try:
+        with os.scandir(run_dir / SESSIONS) as entries:
+            names = [entry.name for entry in entries if entry.is_dir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
     return sorted(int(name) for name in names if re.fullmatch(r"[0-9]{4,9}", name))
 
 
@@ -69,28 +73,70 @@ def system_name(rank: int = 0, segment: int = 0) -> str:
     return f"system.r{rank}.{segment:03d}.jsonl"
 
 
-def console_name(rank: int = 0) -> str:
-    """The file of what one rank printed."""
-    return CONSOLE if rank == 0 else f"console.r{rank}.log"
+def console_name(rank: int = 0, segment: int = 0) -> str:
+    """The file of what one rank printed, and those that follow when it is full."""
+    return f"console{f'.r{rank}' if rank else ''}{f'.{segment:03d}' if segment else ''}.log"
+
+
+def consoles(session: Path) -> dict[tuple[int, int], Path]:
+    """The files of what was printed, by rank and segment, in that order; may be empty."""
+    wanted = re.compile(r"console(?:\.r([0-9]{1,9}))?(?:\.([0-9]{3,9}))?\.log")
+    try:
+        with os.scandir(session) as entries:
+            matches = [wanted.fullmatch(entry.name) for entry in entries if entry.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    found = {(int(match[1] or 0), int(match[2] or 0)): match[0] for match in matches if match}
+    return {place: session / found[place] for place in sorted(found)}
 
 
 def segments(session: Path, kind: str, rank: int = 0) -> list[Path]:
     """One rank's files of a kind (`metrics`, `events`, `system`), oldest first; may be empty.
 
-    By number, not by name: the thousandth segment comes after the 999th.
+    By number, not by name: the thousandth segment comes after the 999th. What is no file is left
+    out, such as a folder of that name; `cupel runs verify` tells of it.
     """
+    return [session / name for _, name, is_file in _segments(session, kind, rank) if is_file]
+
+
+def all_segments(session: Path, kind: str, rank: int = 0) -> list[Path]:
+    """`segments`, and what is no file: for those who would rather fail than leave one out."""
+    return [session / name for _, name, _ in _segments(session, kind, rank)]
+
+
+def next_segment(session: Path, kind: str, rank: int = 0) -> int:
+    """The number of the segment that a new writer begins; whatever stands there stays."""
+    there = _segments(session, kind, rank)
+    return there[-1][0] + 1 if there else 0
+
+
+def _segments(session: Path, kind: str, rank: int) -> list[tuple[int, str, bool]]:
+    """Number, name and whether it is a file of all that is called like a segment, in order."""
     wanted = re.compile(rf"{kind}\.r{rank}\.([0-9]{{3,9}})\.jsonl")
     try:
-        matches = [wanted.fullmatch(path.name) for path in session.iterdir()]
+        with os.scandir(session) as entries:
+            return sorted(
+                (int(match[1]), entry.name, entry.is_file())
+                for entry in entries
+                if (match := wanted.fullmatch(entry.name))
+            )
     except (FileNotFoundError, NotADirectoryError):
         return []
-    found = sorted((int(match[1]), match[0]) for match in matches if match)
-    return [session / name for _, name in found]
 
 
-def heartbeat_name(rank: int = 0) -> str:
-    """The file that says which process a session is, and that it lives."""
-    return f"heartbeat.r{rank}"
+def heartbeat_name(rank: int = 0, again: int = 0) -> str:
+    """The file that says which process a session's rank is, and that it lives.
+
+    `again` is how often a further rank was joined anew, after a process of it had died.
+    """
+    return f"heartbeat.r{rank}" + (f".{again:03d}" if again else "")
+
+
+def heartbeats(session: Path, rank: int) -> dict[int, Path]:
+    """The heartbeats of one rank, by how often it was joined anew: only the last can be alive."""
+    wanted = re.compile(rf"heartbeat\.r{rank}(?:\.([0-9]{{3,9}}))?")
+    matches = [wanted.fullmatch(path.name) for path in session.iterdir()]
+    return {int(match[1] or 0): session / match[0] for match in matches if match}
 
 
 def new_run_id(name: str, git7: str | None = None) -> str:

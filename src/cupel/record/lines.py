@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from cupel.record import codec
+from cupel.record import codec, files
 
 PIECE = 64 * 1024  # larger ones are slower: their decoded lines leave the processor's cache
 
@@ -39,16 +39,26 @@ class LineFile:
 
     def read(self) -> Iterator[list[dict[str, Any]]]:
         """The lines that are there now, in some lists. Raises OSError."""
-        with self.path.open("rb") as file:
+        for piece in self.pieces():
+            if found := self.decode(piece):
+                yield found
+
+    def pieces(self, larger: int = 1) -> Iterator[bytes]:
+        """The whole lines that are there now, as they lie there, in pieces of 64 KB or so many
+        times as large. Raises OSError."""
+        with files.open_regular(self.path) as file:  # pieces are large enough for no buffer
             end = os.fstat(file.fileno()).st_size  # or a fast writer would keep us here
             self.unfinished = self.offset < end
-            for piece in _pieces(file, self.offset, end):
-                found, damaged = decode(piece, self._required, self._kinds)
+            for piece in _pieces(file, self.offset, end, larger * PIECE):
                 self.offset += len(piece)
-                self.damaged += damaged
                 self.unfinished = self.offset < end
-                if found:
-                    yield found
+                yield piece
+
+    def decode(self, piece: bytes) -> list[dict[str, Any]]:
+        """The lines of a piece; those that are damaged are counted."""
+        found, damaged = decode(piece, self._required, self._kinds)
+        self.damaged += damaged
+        return found
 
 
 def decode(
@@ -84,11 +94,17 @@ def _regular(piece: bytes) -> list[dict[str, Any]] | None:
         return None
     if len(fields) != count:
         return None
-    if b'NaN"' in piece or b'Infinity"' in piece:
+    if _has_words(piece):
         for number, line in enumerate(piece.split(b"\n")):
-            if b'NaN"' in line or b'Infinity"' in line:
+            if _has_words(line):
                 fields[number] = codec.decode_line(line)
     return fields
+
+
+def _has_words(text: bytes) -> bool:
+    """Whether words for NaN or infinities are in it."""
+    # A single byte is found ten times as fast.
+    return (b"N" in text and b'NaN"' in text) or (b"I" in text and b'Infinity"' in text)
 
 
 def _one(line: bytes) -> dict[str, Any]:
@@ -98,12 +114,12 @@ def _one(line: bytes) -> dict[str, Any]:
         return {}
 
 
-def _pieces(file: Any, start: int, end: int) -> Iterator[bytes]:
+def _pieces(file: Any, start: int, end: int, size: int) -> Iterator[bytes]:
     """The bytes of a file from one offset to the last newline before another, cut at newlines."""
     file.seek(start)
     held: list[bytes] = []  # the beginning of a line longer than a piece
     left = end - start
-    while left > 0 and (block := file.read(min(PIECE, left))):
+    while left > 0 and (block := file.read(min(size, left))):
         left -= len(block)
         cut = block.rfind(b"\n") + 1
         if cut:

@@ -91,7 +91,7 @@ def check_size(path: Path, promised: Mapping[str, Any]) -> None:
 def check_file(path: Path, promised: Mapping[str, Any]) -> None:
     """Raise CheckpointDamaged unless every byte of a file is what it was; OSError is the disk's."""
     check_size(path, promised)
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     check_digest(path, digest, promised)
 

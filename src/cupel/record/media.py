@@ -3,10 +3,11 @@
     media/<key>/<step>-<8 hex of its SHA-256>.<suffix>       what `log` was given besides numbers
     artifacts/<name>/v<N>/files/…  and manifest.json beside  files that the run was asked to keep
 
-A file is whole under its name before an event tells of it, so a kill leaves at most a file that
-no event names. Keys and names become folders by `safe_name`: whatever they hold, nothing is written
-outside of the run. Artifacts are synced to the disk; media are not, so a power loss may take the
-last ones. Of a medium about 0.1 ms, of an artifact a copy and a SHA-256. Raises, unlike `log`.
+A file is whole under its name before an event tells of it, so a kill leaves at most a file that no
+event names; when the same is kept again, it is told of then. Keys and names become folders by
+`safe_name`: whatever they hold, nothing is written outside of the run. Artifacts are synced to the
+disk; media are not, so a power loss may take the last ones. Of a medium about 0.1 ms, of an
+artifact a copy and a SHA-256. Raises, unlike `log`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from urllib.parse import quote
 
 from cupel.errors import RecordError, Superseded, UsageError
 from cupel.record import files, layout
+from cupel.record.lines import LineFile
 
 MEDIA = "media"
 ARTIFACTS = "artifacts"
@@ -31,6 +33,8 @@ FILES = "files"  # a folder of their own, since one of them may be called manife
 
 _LONGEST = 120  # bytes of a folder's name; file systems take 255
 _CHUNK = 1 << 20
+# What no list of files in UTF-8 can hold, and what a zip file of the run could not carry.
+_UNFIT = re.compile(r"[\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class Recording(Protocol):
@@ -122,8 +126,9 @@ def store_files(
     """Keep files under the given paths as the next version of an artifact; its folder.
 
     What equals the newest version, byte for byte, is that version again. `about` goes into
-    manifest.json. Raises UsageError for paths that lead out of the artifact and when there are
-    none, RecordError when a file cannot be read or the disk refuses, and Superseded.
+    manifest.json. Raises UsageError, with nothing kept, for paths that lead out of the artifact or
+    could not be written down and read elsewhere, and when there are none; RecordError when a file
+    cannot be read or the disk refuses, and Superseded.
     """
     if not contents:
         raise UsageError(f"the artifact '{name}' holds no file; add one")
@@ -137,8 +142,12 @@ def store_files(
             inner: _copied(source, temporary / FILES / inner) for inner, source in contents.items()
         }
         newest = _versions(folder)[-1:]
-        if newest and _listed(folder / f"v{newest[0]}") == listed:
-            return folder / f"v{newest[0]}"
+        path = folder / f"v{(newest or [0])[0]}"
+        before = _manifest(path) if newest else {}
+        if before.get("files") == listed:
+            if not _is_told(session.run_dir, path):  # a kill came before its event
+                _tell(session, path, before)
+            return path
         fields = {
             "schema": layout.SCHEMA,
             "name": name,
@@ -153,17 +162,34 @@ def store_files(
         raise _unwritten(folder, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    _tell(session, path, fields)
+    return path
+
+
+def _tell(session: Recording, path: Path, manifest: Mapping[str, Any]) -> None:
+    listed = manifest["files"]
     session.event(
         "artifact",
-        name=name,
+        name=manifest.get("name"),
         version=int(path.name[1:]),
         path=path.relative_to(session.run_dir).as_posix(),
-        sha256=_digest(listed),
+        sha256=digest_of(listed),
         bytes=sum(entry["bytes"] for entry in listed.values()),
-        kind=kind,
+        kind=manifest.get("kind"),
         files=len(listed),
     )
-    return path
+
+
+def _is_told(run_dir: Path, path: Path) -> bool:
+    """Whether an event, of any session and rank, names a version."""
+    place = path.relative_to(run_dir).as_posix()
+    return any(
+        event["_event"] == "artifact" and event.get("path") == place
+        for file in sorted((run_dir / layout.SESSIONS).glob("*/events.r*.jsonl"))
+        if file.is_file()
+        for lines in LineFile(file, "_event", str).read()
+        for event in lines
+    )
 
 
 def _published(temporary: Path, folder: Path) -> Path:
@@ -188,11 +214,11 @@ def _versions(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def _listed(version: Path) -> Any:
+def _manifest(version: Path) -> dict[str, Any]:
     try:
-        return files.read_json(version / MANIFEST).get("files")
+        return files.read_json(version / MANIFEST)
     except RecordError:
-        return None  # damaged: never equal, so a new version is written
+        return {}  # damaged: never equal, so a new version is written
 
 
 def _copied(source: Path, target: Path) -> dict[str, Any]:
@@ -207,7 +233,7 @@ def _copied(source: Path, target: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _digest(listed: Mapping[str, Mapping[str, Any]]) -> str:
+def digest_of(listed: Mapping[str, Mapping[str, Any]]) -> str:
     """A single file's SHA-256; of several, that of the list of theirs."""
     if len(listed) == 1:
         return str(next(iter(listed.values()))["sha256"])
@@ -235,6 +261,12 @@ def _check_inner(inner: str) -> None:
         raise UsageError(
             f"{inner!r} cannot be a file's name in an artifact: it must be a relative path "
             "without '..'"
+        )
+    if odd := _UNFIT.search(inner):
+        raise UsageError(
+            f"the file {inner!r} cannot be kept in an artifact: its name holds {odd[0]!r}, and a "
+            "name with bytes that are no UTF-8, control characters or backslashes cannot be "
+            "listed, or means another file elsewhere; rename it"
         )
 
 

@@ -1,12 +1,16 @@
-"""What must hold before a session is opened: refusals, each in one line, before a file is written.
+"""Who may open a session, or join one: refusals, each in one line, and the taking of a place.
 
-Nothing here writes. How a session writes (`How`) is checked when it is made.
+A place is taken by an exclusive creation, so of any number of processes that try at once exactly
+one gets it: a session by the mkdir of its folder, a further rank of it by its heartbeat. Nothing
+is written before what can refuse has been asked. How a session writes (`How`) is checked when it
+is made.
 """
 
 from __future__ import annotations
 
 import contextlib
 import math
+import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,7 +49,7 @@ def check_document(name: str, fields: Mapping[str, Any]) -> None:
     """Raise UsageError when a file cannot hold this."""
     try:
         codec.encode_document(fields)
-    except (TypeError, ValueError, RecursionError) as error:
+    except Exception as error:  # of whatever a value does that is asked what it is
         found = " ".join(str(error).split())
         raise UsageError(
             f"{name} cannot be written: {found}; give texts, numbers below 2**64, lists and dicts"
@@ -89,11 +93,53 @@ def lost_race(run_dir: Path, number: int) -> ResumeError:
     )
 
 
-def check_joining(run_dir: Path, number: int, rank: int) -> None:
-    """Raise UsageError or RecordError when this rank may not join this session."""
+def take_session(run_dir: Path, number: int) -> Path:
+    """Make a session's folder with a heartbeat in it, whose path is returned.
+
+    Raises FileExistsError when another process has done so, and other OSErrors.
+    """
+    folder = layout.session_dir(run_dir, number)
+    layout.refuse_link(folder.parent)
+    folder.parent.mkdir(exist_ok=True)
+    folder.mkdir()
+    beat = folder / layout.heartbeat_name()
+    try:
+        heartbeat.write_heartbeat(beat)  # first: a folder without one counts as alive for a minute
+    except OSError:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    return beat
+
+
+def take_rank(run_dir: Path, number: int, rank: int) -> Path:
+    """Make the heartbeat of a further rank of a living session; its path.
+
+    A heartbeat is never replaced. It is the next one after that of a process that has died, so
+    whoever else found that one dead comes too late. Raises UsageError, RecordError and OSError.
+    """
     if rank < 1:
         raise UsageError(f"rank {rank} cannot join a session: rank 0 starts or resumes it")
     told = f"rank {rank} cannot join session {number:04d} of run {run_dir.name}"
+    taken = RecordError(f"{told}: another process is that rank; give each process its own")
+    _check_it_runs(run_dir, number, told)
+    folder = layout.session_dir(run_dir, number)
+    before = layout.heartbeats(folder, rank)
+    last = max(before, default=-1)
+    # One that is gone again counts as alive, as the folder has just changed.
+    if before and heartbeat.is_alive(before[last]):
+        raise taken
+    beat = folder / layout.heartbeat_name(rank, last + 1)
+    if not heartbeat.create_heartbeat(beat):
+        raise taken
+    try:
+        _check_it_runs(run_dir, number, told)  # whoever sees it ended sees every rank that it had
+    except (RecordError, OSError):
+        beat.unlink(missing_ok=True)
+        raise
+    return beat
+
+
+def _check_it_runs(run_dir: Path, number: int, told: str) -> None:
     folder = layout.session_dir(run_dir, number)
     if not folder.is_dir():
         raise RecordError(f"{told}: there is no {folder}; rank 0 starts or resumes it first")
@@ -102,9 +148,6 @@ def check_joining(run_dir: Path, number: int, rank: int) -> None:
     status = SessionInfo.read(run_dir, number).status
     if status != "running":
         raise RecordError(f"{told}: it is {status}; start or resume rank 0 first, and keep it up")
-    beat = folder / layout.heartbeat_name(rank)
-    if beat.exists() and heartbeat.is_alive(beat):
-        raise RecordError(f"{told}: another process is that rank; give each process its own")
 
 
 @contextlib.contextmanager

@@ -159,10 +159,20 @@ class RunRecord:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The resolved configuration. Raises RecordError."""
+        """The resolved configuration, with what was added to it. Raises RecordError.
+
+        An addition is an event first: of the last one before a kill config.json may know nothing.
+        """
         found = files.read_json(self.run_dir / layout.CONFIG).get("config")
         if not isinstance(found, dict):
             raise RecordError(f"{self.run_dir / layout.CONFIG} holds no configuration")
+        try:
+            events = self.events()
+        except OSError as error:
+            raise RecordError(f"cannot read {error.filename}: {error.strerror}") from error
+        for event in events:
+            if event["_event"] == "config" and isinstance(added := event.get("set"), dict):
+                found |= added
         return found
 
     @property
@@ -307,7 +317,10 @@ class RunRecord:
             missing = None if last is None else last - len(lines)
             if missing == 0:
                 break
-            lines = _last_lines(info.dir / layout.console_name(rank), missing) + lines
+            there = layout.consoles(info.dir).items()
+            lines = (
+                _last_lines([path for place, path in there if place[0] == rank], missing) + lines
+            )
         return lines
 
     def checkpoints(self) -> list[int]:
@@ -319,7 +332,7 @@ class RunRecord:
         return Metrics(compaction.cache_folder(self.run_dir, self.run))
 
     def _curves(self, keys: Sequence[str], x: str, rank: int, session: int | None) -> list[Curve]:
-        logged = self._metrics.logged(self._counted(session), rank)
+        logged = self._metrics.logged(self._counted(session), rank, {*keys, x} - {STEP, TIME})
         return [logged.curve(key, x) for key in keys]
 
     def _counted(self, session: int | None) -> list[SessionInfo]:
@@ -357,7 +370,7 @@ def newest_lines(session: SessionInfo) -> Iterator[dict[str, Any]]:
     left = _TAIL_BYTES
     for path in reversed(layout.segments(session.dir, "metrics")):
         try:
-            with path.open("rb") as file:
+            with files.open_regular(path) as file:
                 size = file.seek(0, os.SEEK_END)
                 file.seek(max(0, size - left))
                 *whole, _ = file.read().split(b"\n")  # what follows the last newline is unfinished
@@ -421,18 +434,19 @@ def _checked_points(points: int | None) -> int | None:
     return points
 
 
-def _last_lines(path: Path, most: int | None) -> list[str]:
-    """The last lines of a text, at most so many (None: all); none when there is no such file."""
-    try:
-        with path.open("rb") as file:
-            left = file.seek(0, os.SEEK_END)
-            text = b""
-            while left and (most is None or text.count(b"\n") <= most):
-                size = min(left, _TAIL_BYTES if most is not None else left)
-                left -= size
-                file.seek(left)
-                text = file.read(size) + text
-    except OSError:
-        return []
+def _last_lines(paths: Sequence[Path], most: int | None) -> list[str]:
+    """The last lines of a text in several files, at most so many (None: all)."""
+    text = b""
+    for path in reversed(paths):
+        try:
+            with files.open_regular(path) as file:
+                left = file.seek(0, os.SEEK_END)
+                while left and (most is None or text.count(b"\n") <= most):
+                    size = min(left, _TAIL_BYTES if most is not None else left)
+                    left -= size
+                    file.seek(left)
+                    text = file.read(size) + text
+        except OSError:  # deleted just now, as the oldest ones may be
+            continue
     lines = console.lines(text)
     return lines if most is None else lines[-most:]

@@ -4,7 +4,8 @@ Two kinds of signs. Certain ones: the known forms of keys (`hf_…`, `ghp_…`, 
 web token, a private key), passwords in URLs, and values named like `--api-key=…`. Likely ones: long
 texts that look random, which commands and variables never need. A checksum may be masked for one
 (unless its name says what it is), and a short password without a telling name is not found: this
-catches accidents and is no guard. A configuration is recorded as given, since it is hashed.
+catches accidents and is no guard. Of what is printed only certain signs are masked. What a script
+records by name is kept as given: its configuration, which is hashed, notes, texts and alerts.
 """
 
 from __future__ import annotations
@@ -72,6 +73,11 @@ _BEARER = re.compile(
     r"(authorization\W{1,5}(?:bearer|basic)\s+|\bbearer\s+(?=\S*[0-9]))[A-Za-z0-9+/=_.-]{8,}",
     re.IGNORECASE,
 )
+_SIGNS = (  # without any of these, in small letters, no certain form is there: looked for first
+    "sk-", "hf_", "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "glpat-", "xox", "akia",
+    "asia", "aiza", "ya29.", "npm_", "r8_", "nvapi-", "wandb_v1_", "dop_v1_", "dckr_pat_", "pypi-",
+    "eyj", "private key", "://", "?", "&", ";", "bearer", "authorization",
+)  # fmt: skip
 _HEX = re.compile(r"(?<![A-Za-z0-9])(?<!sha256:)(?<!sha1:)(?<!md5:)[0-9a-fA-F]{32,}(?![A-Za-z0-9])")
 _LONG = re.compile(r"(?<![A-Za-z0-9])[A-Za-z0-9][A-Za-z0-9+/=_-]{31,}")
 _UUID = re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}")  # of a GPU, a job
@@ -104,7 +110,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
         elif equals and _asks_for(name, value):
             shown.append(f"{name}={MASK}")
         elif equals and _words(name) & _CHECKSUMS:
-            shown.append(f"{name}={_certain(value)}")
+            shown.append(f"{name}={certain(value)}")
         else:
             shown.append(masked(word))
         named = word if word.startswith("-") and not equals else ""
@@ -113,7 +119,7 @@ def arguments(argv: Sequence[str]) -> list[str]:
 
 def masked(text: str) -> str:
     """The text with everything in it masked that is, or looks like, a key or a password."""
-    text = _certain(text)
+    text = certain(text)
     text = _HEX.sub(MASK, text)
     return _LONG.sub(lambda match: MASK if _looks_random(match[0]) else match[0], text)
 
@@ -137,7 +143,7 @@ def masked_patch(patch: bytes) -> tuple[bytes, int]:
         sign, rest = text[:1], text[1:]
         found = _KNOWN.sub(MASK, rest)
         if sign == "+":
-            found = _ASSIGNED.sub(_without_literal, _certain(rest))
+            found = _ASSIGNED.sub(_without_literal, certain(rest))
         if in_key and _KEY_GOES_ON.fullmatch(rest):
             found = MASK
         else:
@@ -148,7 +154,11 @@ def masked_patch(patch: bytes) -> tuple[bytes, int]:
     return b"\n".join(lines), count
 
 
-def _certain(text: str) -> str:
+def certain(text: str) -> str:
+    """The text with known forms of keys and passwords masked, and nothing that only looks so."""
+    lowered = text.lower()
+    if not any(sign in lowered for sign in _SIGNS):
+        return text
     text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
     text = _URL_PARAMETER.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1{MASK}", text)

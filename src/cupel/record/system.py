@@ -98,7 +98,7 @@ class System:
     def _watch(self) -> None:
         try:
             self.prepare()
-        except Exception as error:
+        except Exception as error:  # a package that is broken or missing, whatever it raises
             self._on_problem(error)
             if self._process is None:
                 return
@@ -107,7 +107,7 @@ class System:
             began = time.monotonic()
             try:
                 self._take(self.sample())
-            except Exception as error:
+            except Exception as error:  # of a driver; the next sample may succeed
                 self._on_problem(error)
             wait = max(0.0, self._every - (time.monotonic() - began))
 

@@ -9,6 +9,8 @@ hears of it by the session's number and its event `begin`.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
@@ -18,8 +20,8 @@ from typing import Any, Literal
 import msgspec
 
 from cupel.errors import UsageError
-from cupel.record import layout
-from cupel.record.lines import LineFile
+from cupel.record import files, layout
+from cupel.record.lines import LineFile, decode
 
 Kind = Literal["metrics", "events", "system"]
 
@@ -29,6 +31,7 @@ _REQUIRED: dict[str, tuple[str, tuple[type, ...]]] = {
     "system": ("_t", (int, float)),
 }
 _MARK_BYTES = 64
+_BLOCK = 64 * 1024
 
 
 class _Place(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
@@ -59,6 +62,24 @@ class Tail:
         self._places = {} if cursor is None else _checked(cursor, kind)
         self._seen: dict[str, tuple[int, ...]] = {}
         self._name = re.compile(rf"{kind}\.r([0-9]{{1,9}})\.([0-9]{{3,9}})\.jsonl")
+
+    @classmethod
+    def at_end(
+        cls, run_dir: Path, *, last: int, rank: int | None = None, kind: Kind = "metrics"
+    ) -> tuple[Tail, list[tuple[int, int, dict[str, Any]]]]:
+        """A tail that begins after all lines that are whole now, and so many of the last of these.
+
+        Of one rank or (None) of all; each as `poll` gives it and in its order. No more of the
+        files is read than that takes, and what lies before is not in `damaged`.
+        """
+        tail = cls(run_dir, kind=kind)
+        found: list[tuple[int, int, dict[str, Any]]] = []
+        for name, session, of_rank, path in reversed(tail._files()):
+            missing = last - len(found) if rank in (None, of_rank) else 0
+            with contextlib.suppress(FileNotFoundError):  # since it was listed
+                lines = tail._skip(name, path, missing)
+                found = [(session, of_rank, line) for line in lines] + found
+        return tail, found
 
     @property
     def cursor(self) -> dict[str, Any]:
@@ -106,13 +127,33 @@ class Tail:
             if file.offset:
                 self._places[name] = _Place(file.offset, _mark(path, file.offset))
 
+    def _skip(self, name: str, path: Path, last: int) -> list[dict[str, Any]]:
+        """Take all whole lines of a file for read; so many of the last that can be decoded."""
+        required, kinds = _REQUIRED[self.kind]
+        lines: list[dict[str, Any]] = []
+        with files.open_regular(path) as file:
+            left = file.seek(0, os.SEEK_END)
+            text = b""
+            while left and (b"\n" not in text or len(lines) < last):
+                size = min(left, max(_BLOCK, len(text)))  # doubled, or many lines cost a square
+                left -= size
+                file.seek(left)
+                text = file.read(size) + text
+                begin = text.find(b"\n") + 1 if left else 0
+                whole = text[begin : text.rfind(b"\n") + 1]
+                lines = decode(whole, required, kinds)[0] if whole and last > 0 else []
+        if offset := left + text.rfind(b"\n") + 1 if b"\n" in text else 0:
+            self._places[name] = _Place(offset, _mark(path, offset))
+        return lines[len(lines) - last :] if 0 < last < len(lines) else lines
+
     def _files(self) -> list[tuple[str, int, int, Path]]:
         """Name, session, rank and path of every file there is, in the order of reading."""
         found = []
         for session in layout.session_numbers(self.run_dir):
             folder = layout.session_dir(self.run_dir, session)
             try:
-                matches = [self._name.fullmatch(entry.name) for entry in folder.iterdir()]
+                with os.scandir(folder) as entries:
+                    matches = [self._name.fullmatch(e.name) for e in entries if e.is_file()]
             except FileNotFoundError:
                 continue
             segments = sorted((int(m[1]), int(m[2]), m[0]) for m in matches if m)
@@ -145,7 +186,7 @@ def _checked(cursor: Any, kind: Kind) -> dict[str, _Place]:
 
 def _mark(path: Path, offset: int) -> str:
     """A hash of the start of a file and of what stands before an offset."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         head = file.read(min(_MARK_BYTES, offset))
         file.seek(max(0, offset - _MARK_BYTES))
         before = file.read(min(_MARK_BYTES, offset))

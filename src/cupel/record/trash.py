@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cupel.errors import RecordError, UnknownName
-from cupel.record import checkpoints, files, layout
+from cupel.record import checkpoints, compaction, files, layout
 from cupel.record.reader import RunRecord
 from cupel.record.usage import bytes_of
 
@@ -90,7 +90,7 @@ def remove(root: Path, run_dir: Path) -> Path:
         raise RecordError(
             f"cannot take {run_dir} into {folder}: {error.strerror or error}"
         ) from error
-    shutil.rmtree(root / layout.CACHE / "columns" / project / run_id, ignore_errors=True)
+    compaction.discard(root, project, run_id)
     return folder / name
 
 
@@ -211,12 +211,12 @@ def _stale(folder: Path) -> list[Path]:
         path
         for path in entries
         if path.name.startswith(files.TRASH)
-        or (path.name.startswith(files.TEMPORARY) and files._is_stale(path))
+        or (path.name.startswith(files.TEMPORARY) and files.is_stale(path))
     ]
 
 
 def _orphans(root: Path) -> Iterator[Path]:
-    columns = root / layout.CACHE / "columns"
+    columns = root / layout.CACHE / compaction.FOLDER
     for project in _folders(columns):
         for path in _folders(project):
             if not (root / project.name / path.name).exists():

@@ -10,7 +10,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from cupel.record import layout, media
+from cupel.record import compaction, layout, media
 
 _LINES = ("metrics.", "events.", "system.", "console.", layout.TRAINING_LOG)
 
@@ -57,7 +57,7 @@ def usage_of(run_dir: Path) -> Usage:
         else:
             found.other += _size(entry)
     root = run_dir.parent.parent
-    cached = root / layout.CACHE / "columns" / run_dir.parent.name / run_dir.name
+    cached = root / layout.CACHE / compaction.FOLDER / run_dir.parent.name / run_dir.name
     found.cache = bytes_of(cached)
     return found
 

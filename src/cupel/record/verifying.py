@@ -4,6 +4,9 @@ Every line of every file of lines, every hash of checkpoints, media, artifacts a
 JSON file, and what they say of each other. Reads all of the run once, at the speed of SHA-256 or of
 the disk. Nothing is changed and nothing raises for what is damaged: it is told.
 
+A session that ended in order has said how many bytes its files of lines had, and their CRC-32; of
+older records, and of sessions that were killed, only what no longer is a line can be seen.
+
 What a kill or a full disk leaves is no damage, and is a note: a line cut off at the end of a file,
 lines that were counted as lost, files that no event tells of.
 """
@@ -12,7 +15,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+import zlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -21,6 +25,7 @@ from cupel.errors import CheckpointError, RecordError
 from cupel.record import checkpoints, files, inventory, layout, manifests, media
 from cupel.record.lines import LineFile
 from cupel.record.reader import SessionInfo
+from cupel.record.summary import rule_of
 
 _STATUSES = ("running", "finished", "failed", "interrupted")
 _LINES = re.compile(r"(metrics|events|system)\.r([0-9]{1,9})\.([0-9]{3,9})\.jsonl")
@@ -70,6 +75,8 @@ class _Check:
         self.run_dir = run_dir
         self.found = Checked(run_dir)
         self._tell = tell
+        # Of each session, what rank 0 logged last of each key: to compare the results with.
+        self._last: dict[int, dict[str, Any]] = {}
 
     def all(self) -> Checked:
         run = self._document(layout.RUN)
@@ -80,7 +87,7 @@ class _Check:
             events += self._session(number)
         if missing := sorted(set(range(1, max(numbers, default=0))) - set(numbers)):
             self._problem(layout.SESSIONS, f"session {missing[0]:04d} is gone")
-        self._results(numbers, (run or {}).get("run_id", self.run_dir.name))
+        self._results(numbers, (run or {}).get("run_id", self.run_dir.name), events)
         self._checkpoints()
         self._media(events)
         self._artifacts(events)
@@ -122,20 +129,48 @@ class _Check:
                 if isinstance(count := fields.get(name), int) and count > 0:
                     self._note(f"{place}/{layout.SESSION}", f"{count:,} {told}")
         self._environment(folder, place, needed=whole)
-        events: list[dict[str, Any]] = []
-        segments: dict[tuple[str, int], list[int]] = {}
+        went_back = bool((fields or {}).get("steps_went_back"))
+        last = self._last[number] = {}
+        found_in: dict[str, _Lines] = {}
         for name in sorted(path.name for path in folder.iterdir()):
             if match := _LINES.fullmatch(name):
-                kind, rank = match[1], int(match[2])
-                segments.setdefault((kind, rank), []).append(int(match[3]))
-                events += self._lines(folder / name, f"{place}/{name}", kind)
-        for (kind, rank), there in segments.items():
-            if gone := sorted(set(range(max(there))) - set(there)):
-                self._problem(place, f"{kind}.r{rank}.{gone[0]:03d}.jsonl is gone")
-        for kind in ("metrics", "events"):
-            if whole and (kind, 0) not in segments:
-                self._problem(place, f"{kind}.r0.000.jsonl is gone")
+                of_rank_0 = match[1] == "metrics" and int(match[2]) == 0 and not went_back
+                path = folder / name
+                found_in[name] = self._lines(
+                    path, f"{place}/{name}", match[1], last if of_rank_0 else None
+                )
+        events = [event for found in found_in.values() for event in found.events]
+        promised = _promised(fields if whole else None, events)
+        lost_none = whole and (fields or {}).get("lost") == 0
+        for name, found in found_in.items():
+            ended = lost_none and re.fullmatch(r"\w+\.r0\..*", name) is not None
+            self._against(f"{place}/{name}", found, promised.get(name), ended=ended)
+        gone = {name for name in promised if _LINES.fullmatch(name) and name not in found_in}
+        for name in sorted(gone | _missing(found_in, whole=whole)):
+            self._problem(place, f"{name} is gone")
         return events
+
+    def _against(
+        self, place: str, found: _Lines, promised: Mapping[str, Any] | None, *, ended: bool
+    ) -> None:
+        """Compare a file with what was said of it at the end; `ended` is whether all of it must be
+        whole lines, should nothing have been said."""
+        size, checksum = (promised or {}).get("bytes"), (promised or {}).get("crc32")
+        if found.size is None:
+            return  # it cannot be read, which was told
+        if size is not None and size != found.size:
+            self._problem(
+                place, f"has {found.size:,} bytes; at the end of its session it had {size!r}"
+            )
+        elif checksum is not None and (found.torn or checksum != found.checksum):
+            self._problem(
+                place, f"has changed: its CRC-32 is {found.checksum}; it was {checksum!r}"
+            )
+        elif found.torn and ended and size is None:
+            self._problem(place, "its last line was cut off, after its session had ended")
+        elif found.torn:
+            self.found.torn += 1
+            self._note(place, "its last line was cut off")
 
     def _environment(self, folder: Path, place: str, *, needed: bool) -> None:
         facts = self._document(f"{place}/{layout.ENVIRONMENT}", needed=needed)
@@ -143,29 +178,33 @@ class _Check:
         if isinstance(promised, str):
             self._bytes(folder / layout.DIRTY_PATCH, {"sha256": promised})
 
-    def _lines(self, path: Path, place: str, kind: str) -> list[dict[str, Any]]:
-        """Read every line of a file; the events among them."""
+    def _lines(self, path: Path, place: str, kind: str, last: dict[str, Any] | None) -> _Lines:
+        """Read every line of a file; what it logged of each key goes into `last`."""
         self._tell(place)
         required, kinds = _REQUIRED[kind]
         file = LineFile(path, required, *kinds)
-        events: list[dict[str, Any]] = []
+        found = _Lines()
         try:
-            for lines in file.read():
+            for piece in file.pieces():
+                found.checksum = zlib.crc32(piece, found.checksum)
+                lines = file.decode(piece)
                 self.found.lines += len(lines)
                 if kind == "events":
-                    events += lines
+                    found.events += lines
+                if last is not None:
+                    for line in lines:
+                        last.update(line)
+            found.size = path.stat().st_size
             self._count(path)
         except OSError as error:
             self._problem(place, f"cannot be read: {error.strerror or error}")
         if file.damaged:
             many = "a line cannot" if file.damaged == 1 else f"{file.damaged:,} lines cannot"
             self._problem(place, f"{many} be read")
-        if file.unfinished:
-            self.found.torn += 1
-            self._note(place, "its last line was cut off")
-        return events
+        found.torn = file.unfinished
+        return found
 
-    def _results(self, numbers: list[int], run_id: Any) -> None:
+    def _results(self, numbers: list[int], run_id: Any, events: list[dict[str, Any]]) -> None:
         if not (self.run_dir / layout.RESULTS).exists():
             return
         results = self._document(layout.RESULTS)
@@ -178,6 +217,33 @@ class _Check:
             self._problem(layout.RESULTS, f"are of another run, {results['run']!r}")
         if not isinstance(results.get("step", 0), int):
             self._problem(layout.RESULTS, f"step is {results['step']!r}")
+        if accepted in numbers and (last := self._last.get(accepted)):
+            self._results_against(results, last, events)
+
+    def _results_against(
+        self, results: Mapping[str, Any], last: dict[str, Any], events: list[dict[str, Any]]
+    ) -> None:
+        """Note where the results say another thing than the last lines: a loop of one's own may."""
+        logged, step = results.get("last_logged"), results.get("step")
+        exact = logged.get("step") if isinstance(logged, dict) else None
+        if isinstance(exact, int) and exact != last["_step"]:
+            self._note(
+                layout.RESULTS, f"logged last at step {exact}; the last line is of {last['_step']}"
+            )
+        elif isinstance(step, int) and step < last["_step"]:
+            self._note(layout.RESULTS, f"ends at step {step}; the last line is of {last['_step']}")
+        defined = [event for event in events if event["_event"] == "define_metric"]
+        said = [event.get("set") for event in events if event["_event"] == "summary"]
+        set_by_hand = {key for values in said if isinstance(values, dict) for key in values}
+        final = results.get("final")
+        for key, value in final.items() if isinstance(final, dict) else ():
+            if key not in last or key in set_by_hand or rule_of(key, defined) != "last":
+                continue
+            if not _is_same(value, last[key]):
+                self._note(
+                    layout.RESULTS,
+                    f"final {key[:80]!r} is {value!r}; the last line with it says {last[key]!r}",
+                )
 
     def _checkpoints(self) -> None:
         run_dir, place = self.run_dir, layout.CHECKPOINTS
@@ -255,7 +321,7 @@ class _Check:
             return
         listed = fields.get("files")
         try:
-            if media._digest(listed or {}) != event.get("sha256"):
+            if media.digest_of(listed or {}) != event.get("sha256"):
                 self._problem(manifest, "lists other files than its event told of")
             contents = dict(listed or {})
         except (TypeError, KeyError, AttributeError, ValueError, StopIteration):
@@ -266,6 +332,8 @@ class _Check:
             if not _is_inside(inner) or not isinstance(promised, dict):
                 self._problem(manifest, f"lists {str(name)[:80]!r}")
                 continue
+            if not isinstance(promised.get("bytes"), int):
+                self._problem(manifest, f"does not say how large {name[:80]!r} is")
             self._bytes(self.run_dir / inner, promised)
 
     def _untold(self, there: list[Path], told: set[str]) -> None:
@@ -304,7 +372,7 @@ class _Check:
             if size != promised.get("bytes", size):
                 self._problem(place, f"has {size:,} bytes; it had {promised['bytes']!r}")
                 return
-            with path.open("rb") as file:
+            with files.open_regular(path) as file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
         except (OSError, ValueError) as error:
             gone = isinstance(error, FileNotFoundError)
@@ -328,6 +396,49 @@ class _Check:
 
     def _note(self, place: str, what: str) -> None:
         self.found.notes.append(Finding(place, what))
+
+
+@dataclass(slots=True)
+class _Lines:
+    """What a file of lines was found to be; `size` is None when it could not be read."""
+
+    events: list[dict[str, Any]] = field(default_factory=list)
+    size: int | None = None
+    checksum: int = 0  # of all whole lines
+    torn: bool = False
+
+
+def _promised(
+    session: Mapping[str, Any] | None, events: list[dict[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """What a session that ended, and each further rank, said of its files."""
+    said = [(session or {}).get("files")]
+    said += [event.get("files") for event in events if event["_event"] == "finish"]
+    return {
+        name: told
+        for listed in said
+        if isinstance(listed, dict)
+        for name, told in listed.items()
+        if isinstance(told, dict)
+    }
+
+
+def _missing(names: Iterable[str], *, whole: bool) -> set[str]:
+    """Which segments are gone: those before another one, and the first two of a whole session."""
+    segments: dict[tuple[str, int], set[int]] = {}
+    for match in filter(None, map(_LINES.fullmatch, names)):
+        segments.setdefault((match[1], int(match[2])), set()).add(int(match[3]))
+    gone = {
+        f"{kind}.r{rank}.{number:03d}.jsonl"
+        for (kind, rank), there in segments.items()
+        if (number := next((n for n in range(max(there)) if n not in there), None)) is not None
+    }
+    first = {f"{kind}.r0.000.jsonl" for kind in ("metrics", "events") if (kind, 0) not in segments}
+    return gone | first if whole else gone
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    return bool(one == other) or (one != one and other != other)
 
 
 def _is_inside(place: str) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import threading
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
@@ -29,7 +30,8 @@ class LineWriter:
     With `name_of`, the file is the one of `segment`, and others of these names follow it. With
     `folder`, an open folder, files are made in it wherever it was moved to.
     `lost` counts the lines that did not get there, `first_error` says why the first one did not.
-    Only the process that made it writes: in a child made by fork, lines count as lost.
+    Only the process that made it writes: in a child made by fork, lines count as lost. `files` says
+    what was written, by which a later change of any byte is found.
     """
 
     def __init__(
@@ -58,6 +60,10 @@ class LineWriter:
         self._fd = self._opened(path.name)
         self._size = os.fstat(self._fd).st_size
         self._torn = _ends_torn(path, self._size)
+        # Of what stood there before, of pieces of lines, and of lines that a signal handler wrote
+        # in the midst of another, the order or the bytes are not known: then there is no checksum.
+        self._checksum, self._doubtful = 0, self._size > 0
+        self._full: dict[str, dict[str, int]] = {}  # segments that are full
         self._roll_at = segment_bytes
 
     def append(self, line: bytes) -> bool:
@@ -72,13 +78,14 @@ class LineWriter:
                 self._roll()
             begin, torn, calls = self._size, self._torn, self._written + self.lost
             if torn:  # end the damaged line first, so that only one is lost
-                line = b"\n" + line
+                line, self._doubtful = b"\n" + line, True
             self._torn = True  # for a signal handler that logs between here and the end
             try:
                 written = os.write(self._fd, line)
                 self._size += written
                 if written != len(line):
                     self._write_rest(line, written)
+                self._checksum = zlib.crc32(line, self._checksum)
                 self._torn = False
                 self._written += 1
                 if self._durable:
@@ -90,6 +97,23 @@ class LineWriter:
                 ended = OSError("the session is finished")
                 return self._lose(error if self._fd >= 0 else ended)
         return True
+
+    def files(self) -> dict[str, dict[str, int]]:
+        """What was written: of each segment by name its `bytes`, and where it is known `crc32`.
+
+        Of a file that is closed what it then had. Segments whose state is not known are left out.
+        """
+        with self._lock:
+            return {**self._full, **(self._told() if self._fd >= 0 else {})}
+
+    def _told(self) -> dict[str, dict[str, int]]:
+        """The same of the segment that is open."""
+        if not (self._torn or self._doubtful):
+            return {self.path.name: {"bytes": self._size, "crc32": self._checksum}}
+        try:
+            return {self.path.name: {"bytes": os.fstat(self._fd).st_size}}
+        except OSError:
+            return {}
 
     def sync(self) -> None:
         """Make all lines so far survive a power loss. Raises OSError when the disk refuses.
@@ -122,6 +146,8 @@ class LineWriter:
         if os.getpid() != self._pid:
             return
         with self._closing, self._lock:
+            if self._fd >= 0:
+                self._full |= self._told()
             fd, self._fd = self._fd, -1
             open_ones, self._sealed = [*self._sealed, fd], []
             self._roll_at = 2**63  # nothing follows
@@ -138,7 +164,8 @@ class LineWriter:
         if self._name_of is None:
             self._roll_at = 2**63
             return
-        name = self._name_of(self._segment + 1)
+        segment = self._segment
+        name = self._name_of(segment + 1)
         try:
             fd = self._opened(name)
             if self._durable and self._folder is not None:
@@ -147,10 +174,17 @@ class LineWriter:
             self._untold = error
             self._roll_at = self._size + self._segment_bytes // 8 + 1
             return
-        self._sealed.append(self._fd)  # whoever syncs will close it
-        self._fd, self._segment, self.path = fd, self._segment + 1, self.path.with_name(name)
-        self._size, self._roll_at = os.fstat(fd).st_size, self._segment_bytes
-        self._torn = self._size > 0  # it was there: whatever it ends with, a blank line is harmless
+        path, size, told = self.path.with_name(name), os.fstat(fd).st_size, self._told()
+        if self._segment != segment:  # a signal handler was faster
+            os.close(fd)
+            return
+        # Nothing is called until all of it is changed, so no handler sees a half of it.
+        full, self._full = self._fd, {**self._full, **told}
+        self._fd, self._segment, self.path = fd, segment + 1, path
+        self._size, self._roll_at, self._checksum = size, self._segment_bytes, 0
+        self._doubtful = self._torn or size > 0  # a handler may roll in the midst of a line
+        self._torn = size > 0  # it was there: whatever it ends with, a blank line is harmless
+        self._sealed.append(full)  # whoever syncs will close it
 
     def _write_rest(self, line: bytes, written: int) -> None:
         while written < len(line):

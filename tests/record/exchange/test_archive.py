@@ -230,6 +230,20 @@ def test_a_damaged_archive_is_a_record_error_or_the_same_run(
         assert nothing_in(root)
 
 
+def test_a_damaged_archive_leaves_no_folder_of_a_project_that_was_not_there(tmp_path: Path) -> None:
+    path = forged(tmp_path / "a.zip", lambda m: None, {"text": b"words " * 20})
+    content = bytearray(path.read_bytes())
+    content[content.index(b"words ")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match="is damaged"):
+        import_runs(path, root=tmp_path / "root")
+    assert not (tmp_path / "root").exists()
+    (tmp_path / "root" / "mine").mkdir(parents=True)
+    with pytest.raises(RecordError, match="is damaged"):
+        import_runs(path, root=tmp_path / "root", project="mine")
+    assert [entry.name for entry in (tmp_path / "root").iterdir()] == ["mine"]  # as it was
+
+
 def test_a_promise_of_more_than_the_disk_has_is_refused(tmp_path: Path) -> None:
     path = forged(tmp_path / "a.zip", lambda m: m["files"]["run.json"].update(bytes=2**60))
     with pytest.raises(RecordError, match="make room"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,44 @@ def test_a_time_that_is_no_date_does_not_stop_an_export(run_dir: Path, tmp_path:
     files.write_json(run_dir / layout.RUN, {**run, "created": float("inf")})
     path = export_run(run_dir, tmp_path / "tb", kind="tensorboard")
     assert path.name == "events.out.tfevents.0000000000.run.cupel"
+
+
+ODD = {"large": 2**64, "huge": -(10**400), "few": [1, 2**70, 0.5], "word": "two\nwords",
+       "none": None, "map": {"a": [1.5, 2**65]}, "loss": 0.5}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "tensorboard", "zip"])
+def test_what_no_log_takes_is_exported_as_it_stands_in_the_lines(
+    run_dir: Path, tmp_path: Path, kind: Kind
+) -> None:
+    """Such a line ended every export but that of a zip file in a TypeError."""
+    path = layout.session_dir(run_dir, 1) / layout.metrics_name()
+    odd = json.dumps({"_step": 1, "_t": 10**400, **ODD})
+    path.write_text(f'{odd}\n{{"_step": 2, "loss": NaN}}\n{{"_step": 2, "loss": 1.5}}\n')
+    told: list[str] = []
+    out = export_run(run_dir, tmp_path / "out" / "x", kind=kind, tell=told.append)
+    if kind == "jsonl":
+        first, second = map(json.loads, out.read_text().splitlines())
+        assert {key: first[key] for key in ODD} == ODD
+        assert second["loss"] == 1.5
+    if kind == "csv":
+        (first, second) = csv.DictReader(out.read_text().splitlines())
+        assert (first["large"], first["huge"]) == (str(2**64), str(-(10**400)))
+        assert (json.loads(first["few"]), second["large"]) == (ODD["few"], "")
+    if kind == "tensorboard":
+        assert any("no numbers" in line or "arrays" in line for line in told)
+    elif kind != "zip":
+        assert told == ["run: 1 damaged lines of metrics are left out"]
+
+
+@pytest.mark.parametrize("step", [-(2**63) - 1, 2**63])
+def test_a_step_beyond_63_bits_is_refused_for_tensorboard_and_never_another_one(
+    run_dir: Path, tmp_path: Path, step: int
+) -> None:
+    path = layout.session_dir(run_dir, 1) / layout.metrics_name()
+    path.write_text(f'{{"_step": {step}, "loss": 1.5}}\n')
+    with pytest.raises(RecordError, match=f"step {step} does not fit"):
+        export_run(run_dir, tmp_path / "out", kind="tensorboard")
 
 
 def test_a_running_run_is_exported_as_it_is(tmp_path: Path) -> None:

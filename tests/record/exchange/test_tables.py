@@ -165,6 +165,38 @@ def test_rows_without_a_whole_step_and_of_another_width_are_counted(tmp_path: Pa
     assert run.damaged == 3
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_cells_may_be_parted_by_commas_semicolons_or_tabs(tmp_path: Path, delimiter: str) -> None:
+    """But by commas where these give a column of the step, whatever else a name holds."""
+    content = "step,loss,note\n1,0.5,a\n2,0.25,b\n".replace(",", delimiter)
+    lines = table(tmp_path, "csv", content)
+    assert [(line.step, line.metrics) for line in lines] == [
+        (1, {"loss": 0.5}),
+        (2, {"loss": 0.25}),
+    ]
+    (line,) = table(tmp_path, "csv", "step,step;a;b;c\td\te\tf\n1,0.5\n")
+    assert (line.step, line.metrics) == (1, {"step;a;b;c\td\te\tf": 0.5})
+    (line,) = table(tmp_path, "csv", f"batch{delimiter}step\n7{delimiter}1\n", "batch")
+    assert (line.step, line.metrics) == (7, {"step": 1})
+    with pytest.raises(RecordError, match=r"expected one of _step, step.*found a, b;"):
+        table(tmp_path, "csv", f"a{delimiter}b\n1{delimiter}2\n")
+
+
+def test_a_number_beyond_all_floats_is_left_out_and_told_and_never_infinite(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("step,x\n1,1e999\n2,-1E400\n3,inf\n4,-Infinity\n1e999,5\n")
+    run = tables.run_of(path, "csv")
+    assert [(line.step, line.metrics) for line in read(run)] == [
+        (1, {}), (2, {}), (3, {"x": math.inf}), (4, {"x": -math.inf})
+    ]  # fmt: skip
+    assert (run.damaged, run.left_out) == (1, {"texts": 2})
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"step":1,"x":1e999}\n{"step":2,"x":Infinity}\n{"step":1e999,"x":1}\n')
+    run = tables.run_of(path, "jsonl")
+    assert [(line.step, line.metrics) for line in read(run)] == [(1, {}), (2, {"x": math.inf})]
+    assert (run.damaged, run.left_out) == (1, {"texts": 1})
+
+
 @pytest.mark.parametrize("content", ["", "\n", "step,step\n1,2\n", b"step,x\n1,\xff\n", "step\n"])
 def test_a_table_without_readable_rows_is_refused(tmp_path: Path, content: str | bytes) -> None:
     with pytest.raises(RecordError):

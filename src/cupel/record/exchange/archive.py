@@ -8,6 +8,7 @@ Checkpoints are packed like all else; text is compressed, tensors and pictures h
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -36,6 +37,7 @@ _DAMAGE = (
     zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, RuntimeError,
     ValueError, OverflowError, KeyError, IndexError,
 )  # fmt: skip
+_KEPT = re.compile("artifacts/[^/]+/[^/]+/files/")  # where names are those of people's own files
 _PACKED = (".safetensors", ".png", ".jpg", ".jpeg", ".webp", ".gz", ".zst", ".zip", ".mp4")
 
 
@@ -66,7 +68,7 @@ def _contents(folder: Path, left_out: list[str], prefix: str = "") -> Iterator[t
     """Everything below a folder in order of name, with its name in the archive."""
     for path in sorted(folder.iterdir()):
         name = f"{prefix}{path.name}"
-        if path.name.startswith((files.TEMPORARY, files.TRASH)):
+        if path.name.startswith((files.TEMPORARY, files.TRASH)) and not _KEPT.match(prefix):
             continue
         if path.is_symlink() or not (path.is_dir() or path.is_file()) or _refused(name):
             left_out.append(name)
@@ -107,6 +109,7 @@ def unpack(archive: Path, root: Path, project: str | None = None) -> Path:
             target = root / layout.check_name("project", project or manifest["project"]) / run_id
             _refuse_existing(target)
             _refuse_without_room(root, manifest)
+            missing = [path for path in target.parents if not path.exists()]
             target.parent.mkdir(parents=True, exist_ok=True)
             files.sweep(target.parent)
             staged = target.parent / files.temporary_name(run_id)
@@ -118,6 +121,9 @@ def unpack(archive: Path, root: Path, project: str | None = None) -> Path:
                 staged.rename(target)
             finally:
                 shutil.rmtree(staged, ignore_errors=True)
+                for folder in missing:  # the innermost first; none that holds a run
+                    with contextlib.suppress(OSError):
+                        folder.rmdir()
             files.sync_folder(target.parent)
             return target
     except _DAMAGE as error:

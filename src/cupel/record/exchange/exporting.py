@@ -21,7 +21,7 @@ from cupel.record.exchange.points import Lines
 
 Kind = Literal["tensorboard", "csv", "jsonl", "parquet", "zip"]
 
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _LAST_SECOND = 253402300800  # of the year 9999: TensorBoard shows times as dates
 _TABLES = {
     "csv": tables_export.write_csv,
@@ -44,8 +44,8 @@ def export_run(
     and when the disk refuses.
     """
     run_dir, path, tell = Path(run_dir), Path(path), tell or _tell
-    if kind not in _KINDS:
-        raise UsageError(f"'{kind}' is no kind of export; there are: {', '.join(_KINDS)}")
+    if kind not in KINDS:
+        raise UsageError(f"'{kind}' is no kind of export; there are: {', '.join(KINDS)}")
     if not (run_dir / layout.RUN).is_file():
         raise RecordError(f"{run_dir} is not the folder of a run: there is no {layout.RUN} in it")
     try:
@@ -118,7 +118,7 @@ def _written(path: Path, write: Callable[[BinaryIO], None]) -> Path:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException:  # Ctrl-C too leaves no temporary
         temporary.unlink(missing_ok=True)
         raise
     files.sync_folder(path.parent)

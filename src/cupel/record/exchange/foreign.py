@@ -185,16 +185,21 @@ def sorted_out(values: Mapping[str, Any], left_out: Counter[str]) -> dict[str, A
 def parsed(text: str | bytes) -> Any:
     """The value of JSON text as other tools write it, bare NaN and Infinity included.
 
-    The three words are floats also where they stand as text. Raises ValueError.
+    The three words are floats also where they stand as text. A number that no float64 is (1e999)
+    stays the text that it is written as. Raises ValueError.
     """
     try:
-        return _revived(json.loads(text, parse_int=_integer))
+        return _revived(json.loads(text, parse_int=_integer, parse_float=_real))
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
 
 
 def _integer(digits: str) -> int | float:
     return -0.0 if digits == "-0" else int(digits)  # Go writes -0.0 so, in wandb's files
+
+
+def _real(digits: str) -> float | str:
+    return digits if math.isinf(number := float(digits)) else number
 
 
 def _revived(value: Any) -> Any:

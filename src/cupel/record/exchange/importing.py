@@ -20,7 +20,7 @@ from cupel.record.exchange.intake import IMPORTED
 
 Kind = Literal["tensorboard", "wandb", "mlflow", "csv", "jsonl", "parquet", "zip"]
 
-_KINDS: tuple[Kind, ...] = get_args(Kind)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 _SUFFIXES: dict[str, Kind] = {
     ".csv": "csv",
     ".jsonl": "jsonl",
@@ -53,8 +53,8 @@ def import_runs(
         layout.check_name("project", project)
     try:
         kind = kind or _kind_of(path)
-        if kind not in _KINDS:
-            raise UsageError(f"'{kind}' is no kind of import; there are: {', '.join(_KINDS)}")
+        if kind not in KINDS:
+            raise UsageError(f"'{kind}' is no kind of import; there are: {', '.join(KINDS)}")
         if step is not None and kind not in get_args(tables.TableKind):
             raise UsageError(f"step= names a column of a table; {path.name} is of kind {kind}")
         files.sweep(root)
@@ -148,7 +148,7 @@ def _kind_of(path: Path) -> Kind:
         return "tensorboard"
     if path.suffix.lower() in _SUFFIXES:
         return _SUFFIXES[path.suffix.lower()]
-    raise RecordError(f"cannot tell what {path.name} is; give kind=, one of: {', '.join(_KINDS)}")
+    raise RecordError(f"cannot tell what {path.name} is; give kind=, one of: {', '.join(KINDS)}")
 
 
 def _kind_of_folder(path: Path) -> Kind:

@@ -53,7 +53,7 @@ class Lines:
         )
 
     def _read(self, session: SessionInfo) -> Iterator[dict[str, Any]]:
-        for path in layout.segments(session.dir, "metrics"):
+        for path in layout.all_segments(session.dir, "metrics"):
             file = LineFile(path, "_step", int)
             for found in file.read():
                 yield from found
@@ -61,4 +61,7 @@ class Lines:
 
 
 def _time(t: Any, before: float) -> float:
-    return float(t) if isinstance(t, int | float) and math.isfinite(t) else before
+    try:
+        return float(t) if isinstance(t, int | float) and math.isfinite(t) else before
+    except OverflowError:  # some hundred digits: something else wrote it
+        return before

@@ -71,8 +71,8 @@ def rounded(value: float) -> float:
     """The float32 nearest to a number, as the float64 of the same value; infinite beyond all."""
     try:
         found: float = _FLOAT.unpack(_FLOAT.pack(value))[0]
-    except OverflowError:
-        return math.copysign(math.inf, value)
+    except (OverflowError, struct.error):
+        return math.inf if value > 0 else -math.inf  # an integer may be beyond all floats
     return found
 
 

@@ -3,8 +3,9 @@
 The step is found under its usual names (STEPS) or under the one that is given; so is the time in
 Unix seconds, which may be absent. In a CSV file an empty cell is no value; integers, floats, NaN
 and infinities in any usual spelling, true, false and JSON arrays are numbers, any other text is
-counted and left out. Rows without a step, and lines that cannot be read, count as damaged; that
-the last number of a CSV file was cut short, nobody can see.
+counted and left out, and so is a number that no float64 is (1e999). Cells are parted by commas, by
+semicolons or by tabs, as the header shows. Rows without a step, and lines that cannot be read,
+count as damaged; that the last number of a CSV file was cut short, nobody can see.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import csv
 import importlib
 import io
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -26,6 +28,7 @@ TableKind = Literal["csv", "jsonl", "parquet"]
 STEPS = ("_step", "step", "global_step", "trainer/global_step", "iteration", "iter", "epoch")
 TIMES = ("_t", "_timestamp", "timestamp", "wall_time", "wall time")
 
+_DELIMITERS = (",", ";", "\t")
 _INTEGER = re.compile(r"[+-]?[0-9]{1,20}")
 _BOOLEANS = {"true": True, "false": False}
 _Rows = Callable[[Foreign], Iterator[Mapping[str, Any] | None]]
@@ -35,7 +38,7 @@ def run_of(path: Path, kind: TableKind, step: str | None = None) -> Foreign:
     """The one run that a table is."""
     file = SourceFile(path)
     rows: dict[TableKind, _Rows] = {
-        "csv": lambda run: _csv_rows(run, file),
+        "csv": lambda run: _csv_rows(run, file, step),
         "jsonl": lambda run: _jsonl_rows(file),
         "parquet": lambda run: _parquet_rows(file),
     }
@@ -115,10 +118,12 @@ def _time(value: Any) -> float | None:
     return float(value) if numeric else None
 
 
-def _csv_rows(run: Foreign, file: SourceFile) -> Iterator[Mapping[str, Any] | None]:
+def _csv_rows(
+    run: Foreign, file: SourceFile, step: str | None
+) -> Iterator[Mapping[str, Any] | None]:
     with file.open() as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
-        reader = csv.reader(text)
         try:
+            reader = csv.reader(text, delimiter=_delimiter(file, step))
             names = next(reader, [])
             if twice := [name for name, count in Counter(names).items() if count > 1]:
                 raise RecordError(
@@ -129,6 +134,23 @@ def _csv_rows(run: Foreign, file: SourceFile) -> Iterator[Mapping[str, Any] | No
                 yield dict(zip(names, map(_cell, cells), strict=True)) if whole else None
         except (UnicodeDecodeError, csv.Error) as error:
             raise RecordError(f"{run.source} is no CSV file in UTF-8: {error}") from error
+
+
+def _delimiter(file: SourceFile, step: str | None) -> str:
+    """What parts the cells: the first of which the header then has a column of the step.
+
+    Not what parts it into the most: a name may hold as many semicolons as it likes.
+    """
+    headers = {delimiter: _header(file, delimiter) for delimiter in _DELIMITERS}
+    for delimiter, names in headers.items():
+        if _columns(dict.fromkeys(names), step):
+            return delimiter
+    return max(_DELIMITERS, key=lambda delimiter: len(headers[delimiter]))
+
+
+def _header(file: SourceFile, delimiter: str) -> list[str]:
+    with file.open() as opened, io.TextIOWrapper(opened, "utf-8-sig", newline="") as text:
+        return next(csv.reader(text, delimiter=delimiter), [])
 
 
 def _cell(cell: str) -> Any:
@@ -142,9 +164,11 @@ def _cell(cell: str) -> Any:
         except ValueError:
             return cell
     try:
-        return float(cell) if "_" not in cell else cell
+        number = float(cell) if "_" not in cell else None
     except ValueError:
         return _BOOLEANS.get(cell.strip().lower(), cell)
+    overflows = number is not None and math.isinf(number) and "inf" not in cell.lower()
+    return cell if number is None or overflows else number
 
 
 def _jsonl_rows(file: SourceFile) -> Iterator[Mapping[str, Any] | None]:

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import math
 from collections.abc import Iterable
 from typing import Any, BinaryIO
 
@@ -24,7 +26,11 @@ _EXACT_IN_FLOAT = 2**53
 def write_jsonl(file: BinaryIO, lines: Iterable[Line]) -> None:
     """A line of JSON a row: `_step`, `_t` and the metrics."""
     for line in lines:
-        file.write(codec.encode_line(_fields(line)))
+        fields = _fields(line)
+        try:
+            file.write(codec.encode_line(fields))
+        except TypeError:  # what no `log` takes: something else wrote it, and it is JSON
+            file.write(_plain(_worded(fields)).encode() + b"\n")
 
 
 def write_csv(file: BinaryIO, lines: Iterable[Line]) -> None:
@@ -93,5 +99,24 @@ def _json(value: Any) -> str:
     """A number or array as JSON, with the bare words NaN, Infinity and -Infinity."""
     if isinstance(value, list):
         return f"[{','.join(map(_json, value))}]"
-    encoded = codec.encode_line({"": value})
+    try:
+        encoded = codec.encode_line({"": value})
+    except TypeError:
+        return _plain(_worded(value))
     return encoded[4:-2].strip(b'"').decode()
+
+
+def _plain(value: Any) -> str:
+    """Any JSON, integers of any length among it."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
+def _worded(value: Any) -> Any:
+    """The same with the words of the record for NaN and the infinities."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    if isinstance(value, list):
+        return [_worded(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _worded(item) for key, item in value.items()}
+    return value

@@ -51,7 +51,7 @@ def write(
     t = created
     for line in lines:
         t = line.t
-        if line.step > LARGEST_STEP:
+        if not -LARGEST_STEP - 1 <= line.step <= LARGEST_STEP:
             raise RecordError(
                 f"step {line.step} does not fit into TensorBoard's 64 bits with a sign; "
                 "export to csv or jsonl instead"
