@@ -192,3 +192,28 @@ def test_a_monitor_that_was_never_called_or_always_failed_proves_nothing(
         "NEVER MEASURED: norms; nothing is proven of it",
         "not every monitor is proven harmless",
     ]
+
+
+SAVES_ONCE_BY_HAND = """
+import time
+import cupel, torch
+torch.manual_seed(1)
+weight = torch.nn.Linear(2, 1)
+with cupel.init("p", "n", resume="auto", settings={"console": False}) as run:
+    run.register(weight=weight)
+    start = run.load_checkpoint()
+    for step in range(start + 1, 61):
+        run.log({"loss": 1 / step}, step=step)
+        if step == 5:
+            run.save_checkpoint()
+        time.sleep(0.05)
+"""
+
+
+def test_a_checkpoint_that_a_script_saves_once_by_hand_is_seen(tmp_path: Path) -> None:
+    """Its event comes only with the script's end, when there is nothing left to kill."""
+    path = tmp_path / "by_hand.py"
+    path.write_text(SAVES_ONCE_BY_HAND)
+    verdict = resumed(path, kill_at=12)
+    assert verdict.equal, verdict.lines
+    assert verdict.facts["resumed_from"] == 5

@@ -26,6 +26,30 @@ def test_ctrl_c_while_the_commands_are_imported_is_one_line(tmp_path: Path) -> N
     assert (done.returncode, done.stderr) == (130, "cupel: aborted\n")
 
 
+def test_ctrl_c_in_what_python_calls_back_while_importing_ends_it_too(tmp_path: Path) -> None:
+    """Of what is raised there Python prints a traceback, and goes on."""
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "typer.py").write_text(
+        "import os, signal\n"
+        "class Gone:\n"
+        "    def __del__(self):\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "Gone()\n"
+        "raise SystemExit('it went on')\n"
+    )
+    done = cupel("--help", here=tmp_path, PYTHONPATH=str(tmp_path / "first"))
+    assert (done.returncode, done.stderr) == (130, "cupel: aborted\n")
+
+
+def test_a_ctrl_c_that_is_ignored_from_outside_stays_so(tmp_path: Path) -> None:
+    (tmp_path / "interrupted.py").write_text(CTRL_C)
+    (tmp_path / "r.yaml").write_text("workload: interrupted:X\n")
+    line = f"trap '' INT; {sys.executable} -m cupel recipe check r.yaml"
+    done = subprocess.run(["sh", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "aborted" not in done.stderr
+
+
 def test_ctrl_c_while_something_is_prepared_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "interrupted.py").write_text(CTRL_C)
     (tmp_path / "r.yaml").write_text("workload: interrupted:X\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -84,6 +85,42 @@ def refused(type_: Any, *arguments: str) -> str:
     return str(line)
 
 
+def test_ls_looks_at_each_run_once(type_: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told(type_, "ls")
+    looked_at, stat = [], os.stat
+
+    def heard(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
+        looked_at.append(str(path))
+        return stat(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "stat", heard)
+    assert len(told(type_, "ls", "acc>0", "--sort", "acc")) == 2
+    asked = sorted(path for path in looked_at if path.endswith(layout.RUN))
+    assert asked == [str(root / "p" / run / layout.RUN) for run in LEARNING_RATES]
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+@pytest.mark.parametrize("name", [layout.metrics_name(), layout.events_name(), layout.CONSOLE])
+def test_what_is_no_file_costs_nobody_else_its_row_and_is_told_by_verify(
+    type_: Any, root: Path, name: str, kind: str
+) -> None:
+    """A folder ended every listing in a traceback, and a pipe made it wait for ever."""
+    path = root / "p" / "run-a" / "sessions" / "0001" / name
+    path.unlink()
+    if kind == "folder":
+        path.mkdir()
+    else:
+        os.mkfifo(path)
+    assert [row["run"] for row in told(type_, "ls")] == ["run-b", "run-a"]
+    for arguments in (["show", "run-a"], ["tail", "run-a"], ["tail", "run-a", "--console"],
+                      ["grep", "xyz"]):  # fmt: skip
+        assert type_(*arguments)[0] in (0, 1), arguments
+    code, _, err = type_("export", "run-a", "a.csv")  # all of the metrics, or nothing
+    assert (code, len(err.splitlines())) == ((2, 1) if name == layout.metrics_name() else (0, 0))
+    code, out, err = type_("verify", "run-a")
+    assert (code, name in out + err) == ((0, False) if name == layout.CONSOLE else (1, True))
+
+
 def test_ls_filters_sorts_limits_and_shows_the_columns_asked_for(type_: Any) -> None:
     rows = told(type_, "ls", "train.lr<0.01", "--columns", "id,train.lr")
     assert rows == [{"id": "run-b", "train.lr": 1e-5}]
@@ -94,6 +131,21 @@ def test_ls_filters_sorts_limits_and_shows_the_columns_asked_for(type_: Any) -> 
     assert "did you mean 'val_loss'" in refused(type_, "ls", "vall_loss<1")
     assert "did you mean 'train.lr'" in refused(type_, "ls", "--columns", "trainlr")
     assert "expected" in refused(type_, "ls", "val_loss<")
+
+
+@pytest.mark.parametrize("empty", [("--sort", ""), ("--sort", "-"), ("--columns", " , ")])
+def test_ls_refuses_a_column_without_a_name(type_: Any, empty: tuple[str, str]) -> None:
+    assert f"{empty[0]} names no column" in refused(type_, "ls", *empty)
+
+
+def test_ls_says_how_to_ask_for_what_is_called_like_a_column(type_: Any, root: Path) -> None:
+    session = make(root, "run-c")
+    session.log({"step": 7.5}, step=1)
+    session.finish("failed")
+    assert [row["run"] for row in told(type_, "ls", "summary.step=7.5")] == ["run-c"]
+    out = type_("ls", "step=7.5")[1].splitlines()
+    assert out[1:] == ["settings and metrics of the same name are asked for as summary.step"]
+    assert len(type_("ls", "status=silent")[1].splitlines()) == 1
 
 
 def test_ls_draws_each_loss_when_asked(type_: Any) -> None:
@@ -145,6 +197,70 @@ def test_diff_tells_settings_code_and_packages(root: Path, type_: Any) -> None:
     assert "nothing differs" in type_("diff", "run-a", "run-a")[1]
 
 
+def test_show_tells_of_lines_that_are_lost_and_of_what_failed_beside_training(
+    type_: Any, root: Path
+) -> None:
+    session = make(root, "run-c")
+    session.log({"loss": object()}, step=1)
+    session.log({"loss": object()}, step=2)
+    assert told(type_, "show", "run-c")["problems"] == {"metric loss": 1}  # while it runs
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))  # what a full disk does
+    try:
+        for step in range(3, 10):
+            session.log({"loss": 1.0}, step=step)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    session.finish("failed")
+    facts = told(type_, "show", "run-c")
+    assert facts["lost lines"] >= 7
+    assert facts["problems"]["metric loss"] == 2
+    assert facts["problems"]["writing metrics.r0.000.jsonl"] == 7
+    out = type_("show", "run-c")[1]
+    assert "lost lines" in out
+    assert "metric loss" in out
+
+
+def test_show_is_short_whatever_was_logged(type_: Any, root: Path) -> None:
+    session = make(root, "run-c")
+    odd = {"two\nlines": 1.0, "k" * 10_000: 2.0, **{f"m{n}": 0.5 for n in range(3000)}}
+    session.log(odd, step=1)
+    session.finish("finished", results={"step": 1, "final": odd})
+    assert told(type_, "show", "run-c")["results"]["final"] == odd
+    out = type_("show", "run-c")[1]
+    assert len(out) < 10_000
+    assert out.count("two\\nlines") == 2
+    lines = out.splitlines()
+    assert lines.count("  … and 2962 more; --json has all of them") == 1
+    assert lines[lines.index("  final") + 1].split() == ["two\\nlines", "1.0"]
+    assert "    … and 2962 more; --json has all of them" in lines
+    assert len(type_("compare", "run-a", "run-c")[1].splitlines()[-1]) < 300
+    assert len(type_("tail", "run-c")[1].splitlines()) == 1
+
+
+def test_show_says_that_the_clock_was_set_back(type_: Any, root: Path) -> None:
+    path = layout.session_dir(root / "p" / "run-a", 1) / layout.SESSION
+    fields = files.read_json(path)
+    files.write_json(path, {**fields, "ended": fields["started"] - 1e9})
+    out = type_("show", "run-a")[1]
+    assert "after step 0, ended before it began: the clock was set back" in out
+    assert "-1000000000" not in out
+
+
+def test_further_ranks_are_shown_and_followed(type_: Any, root: Path) -> None:
+    folder = layout.session_dir(root / "p" / "run-a", 1)
+    (folder / layout.metrics_name(2)).write_text('{"_step":7,"_t":1.0,"loss":0.25}\n')
+    assert "ranks        0, 2" in type_("show", "run-a")[1].splitlines()
+    assert told(type_, "show", "run-a")["ranks"] == [0, 2]
+    assert not any(line.startswith("ranks ") for line in type_("show", "run-b")[1].splitlines())
+    for follow in ((), ("-f",)):
+        out = type_("tail", "run-a", "--rank", "2", *follow)[1]
+        assert out == "step 7 rank 2  loss 0.2500\n"
+    assert type_("tail", "run-a", "-n", "1", "--rank", "0")[1].startswith("step 3 ")
+    assert refused(type_, "tail", "run-a", "--rank", "1").endswith("it has those of: 0, 2")
+    assert "rank 0 alone" in refused(type_, "tail", "run-a", "--rank", "2", "--console")
+
+
 def test_tail_shows_the_last_lines_of_numbers_or_of_what_was_printed(type_: Any) -> None:
     for follow in ((), ("-f",)):
         lines = type_("tail", "run-a", "-n", "2", "--json", *follow)[1].splitlines()
@@ -161,13 +277,14 @@ FOLLOW = [sys.executable, "-u", "-m", "cupel", "runs", "tail", "live", "-f"]
 @pytest.mark.parametrize("console", [False, True])
 def test_following_tells_every_line_once_and_ends_with_the_run(root: Path, console: bool) -> None:
     session = make(root, "live")
-    printed = session.dir / layout.CONSOLE
     command = [*FOLLOW, "-n", "100", *(["--console"] if console else [])]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     for step in range(30):
         session.log({"loss": 1.0}, step=step)
-        with printed.open("a") as file:
-            file.write(f"step {step}  loss 1.0000\n")
+        for text, segment in (("step", step // 7), (f" {step}  loss 1.0000\n", (step + 1) // 7)):
+            with (session.dir / layout.console_name(0, segment)).open("a") as file:
+                file.write(text)  # of some lines the two halves are in two files
+        (session.dir / layout.console_name(1)).write_text("of a further rank\n")
         time.sleep(0.05)
     session.finish("failed")
     out, err = process.communicate(timeout=60)
@@ -301,6 +418,18 @@ def test_an_exported_run_is_imported_again(root: Path, type_: Any) -> None:
     assert "did you mean 'csv'" in refused(type_, "export", "p/run-a", "x", "--to", "cvs")
     assert "say it with --to" in refused(type_, "export", "p/run-a", "x.y")
     assert "did you mean 'wandb'" in refused(type_, "import", "x", "--kind", "wand")
+
+
+def test_import_names_its_options_as_they_are_typed(type_: Any, tmp_path: Path) -> None:
+    (tmp_path / "m.txt").write_text("?")
+    assert "give --kind, one of: " in refused(type_, "import", "m.txt")
+    (tmp_path / "step= 1.csv").write_text("a,b\n1,2\n")
+    said = refused(type_, "import", "step= 1.csv")
+    assert "step= 1.csv has no column of the step" in said
+    assert said.endswith("; name the column with --step")
+    (tmp_path / "run.wandb").write_bytes(b"?")
+    said = refused(type_, "import", "run.wandb", "--kind", "wandb", "--step", "a")
+    assert "--step names a column of a table" in said
 
 
 def test_verify_exits_with_1_and_says_what_is_wrong(root: Path, type_: Any) -> None:

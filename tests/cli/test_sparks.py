@@ -36,6 +36,11 @@ def test_the_least_is_at_the_bottom_and_the_greatest_on_top() -> None:
     assert spark([5.0, 5.0], encoding="utf-8") == "▁▁"
 
 
+def test_the_smallest_and_the_greatest_differences_are_drawn() -> None:
+    assert spark([0.0, 5e-324], encoding="utf-8") == "▁█"
+    assert spark([-1.7e308, 0.0, 1.7e308], encoding="utf-8") == "▁▅█"
+
+
 def test_losses_come_first_and_other_numbers_not_at_all() -> None:
     found = main_metrics(["lr", "val/acc", "val_loss", "loss", "aux_loss"])
     assert found == ["loss", "val_loss", "aux_loss", "val/acc"]

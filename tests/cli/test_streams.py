@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -38,6 +39,52 @@ def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
     done = shell("cupel --version >&-", tmp_path)
     assert done.returncode == 1
     assert done.stderr == "cupel: cannot write to stdout: Bad file descriptor\n"
+
+
+@needs_full
+@pytest.mark.parametrize(
+    ("command", "unbuffered"),
+    [
+        ("ls --json", ""),
+        ("du", ""),
+        ("grep needle", ""),
+        ("grep needle", "1"),
+        ("verify --all", ""),
+    ],
+)
+def test_a_result_larger_than_a_buffer_that_stdout_refuses_is_one_line(
+    tmp_path: Path, command: str, unbuffered: str
+) -> None:
+    """Of such a one nothing is left in the buffer by which it could be known whose the error is."""
+    run = tmp_path / "runs" / "p" / "20260101-000000-a-nogit-0000"
+    session = run / "sessions" / "0001"
+    session.mkdir(parents=True)
+    facts = {"schema": 1, "identity": "i", "created": 1.0, "about": "needle" + "x" * 100_000}
+    (run / "run.json").write_text(json.dumps(facts))
+    (session / "session.json").write_text('{"schema": 1, "status": "finished"}')
+    (session / "training.log").write_text(f"{'needle' * 60}\n" * 500)
+    for where, why in (("/dev/full", "No space left on device"), ("&-", "Bad file descriptor")):
+        done = shell(f"cupel runs {command} > {where}".replace("> &-", ">&-"), tmp_path,
+                     unbuffered=unbuffered)  # fmt: skip
+        assert (done.returncode, done.stderr) == (1, f"cupel: cannot write to stdout: {why}\n")
+    gone = shell(f"(sleep 0.3; cupel runs {command}) | true", tmp_path, unbuffered=unbuffered)
+    assert (gone.returncode, gone.stderr) == (141, "")
+
+
+@UNBUFFERED
+def test_who_holds_a_stream_from_before_can_still_write_to_it(
+    tmp_path: Path, unbuffered: str
+) -> None:
+    code = (
+        "import sys\nheld = sys.stdout\nfrom cupel.cli.app import obey\n"
+        "obey(['--version'])\nprint('held', file=held, flush=True)\nprint('new')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == ["held", "new"]
 
 
 @needs_full

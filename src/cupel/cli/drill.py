@@ -235,6 +235,9 @@ def kill_after(drill: Drill, *, after: int, saved: bool = False) -> int:
 
 
 def _has_saved(record: RunRecord) -> bool:
+    # One that a thread wrote is an event only when the script next saves, steps or ends.
+    if record.checkpoints():
+        return True
     return any(event["_event"] == "checkpoint_saved" for event in record.events())
 
 

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+
+TYPE_CHECKING = False  # that of `typing`, which would be the first of what takes long
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -21,13 +24,34 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _open_closed_streams()
         _look_here_last()
-        from cupel.cli.app import obey
-
+        obey = _imported()
         code = obey(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         print("cupel: aborted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _imported() -> Callable[[list[str]], int]:
+    """What obeys, imported. Ctrl-C ends the process at once meanwhile: raised in what Python calls
+    back, such as a `__del__`, it would be printed and forgotten."""
+    import signal
+
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if heard:
+        signal.signal(signal.SIGINT, lambda number, frame: _leave())
+    from cupel.cli.app import obey
+
+    if heard:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    return obey
+
+
+def _leave() -> NoReturn:
+    try:
+        os.write(2, b"cupel: aborted\n")
+    finally:
+        os._exit(130)
 
 
 def _open_closed_streams() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,6 +39,13 @@ def called(run_dir: Path) -> str:
     """A run as it is shown and may be typed: project/id."""
     absolute = run_dir.absolute()
     return f"{absolute.parent.name}/{absolute.name}"
+
+
+def ranks_of(record: RunRecord) -> list[int]:
+    """The ranks that logged something, in any session."""
+    names = [path.name for session in record.sessions for path in session.dir.glob("metrics.r*")]
+    found = (re.match(r"metrics\.r([0-9]{1,9})\.", name) for name in names)
+    return sorted({int(match[1]) for match in found if match})
 
 
 def size(count: int) -> str:

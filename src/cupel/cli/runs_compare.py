@@ -207,7 +207,7 @@ def _print_settings(
         {"setting": name, **dict(zip(names, map(_shown, values), strict=True))}
         for name, values in settings.items()
     ]
-    print_table(rows)
+    print_table(rows, apart=True)
     if not settings:
         print("no setting differs")
 
@@ -220,16 +220,16 @@ def _shown(value: Any) -> Any:
 def _print_numbers(
     names: Sequence[str], numbers: Sequence[Mapping[tuple[str, str], Number]]
 ) -> None:
-    from cupel.cli.tables import cell, print_table
+    from cupel.cli.tables import cell, named, print_table
 
     rows = []
     for name, how in _order(numbers):
-        row = {"metric": f"{name}, {how}"}
+        row = {"metric": f"{named(name)}, {how}"}
         for run, one in zip(names, numbers, strict=True):
             value, step = one.get((name, how), (None, None))
             row[run] = cell(value) + (f" @ {step:,}" if step is not None else "")
         rows.append(row)
     print()
-    print_table(rows)
+    print_table(rows, apart=True)
     if not rows:
         print("no metrics")

@@ -126,7 +126,7 @@ def _print(found: Mapping[str, Any]) -> None:
             {"": f"  {name}", one: _shown(a), other: _shown(b)}
             for name, (a, b) in differences.items()
         ]
-        print_table(rows)
+        print_table(rows, apart=True)
         if commits := differences.get("commit"):
             print(f"  see it with: git diff {cell(commits[0])} {cell(commits[1])}")
         if patch:

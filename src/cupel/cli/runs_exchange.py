@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +13,7 @@ import typer
 from cupel.cli.root import Root, runs_root
 from cupel.cli.runs_common import Json, Run, called, opened
 from cupel.cli.streams import tell
+from cupel.errors import UsageError
 
 _SUFFIXES = {".csv": "csv", ".jsonl": "jsonl", ".parquet": "parquet", ".zip": "zip"}
 
@@ -34,15 +38,15 @@ def export(
     cupel runs export 20261121 run.zip
     """
     from cupel.cli.tables import print_json
-    from cupel.errors import UnknownName, UsageError
+    from cupel.errors import UnknownName
     from cupel.record.exchange import exporting
 
     folder = opened(runs_root(root), run).run_dir
     kind = to or _SUFFIXES.get(Path(path).suffix.lower())
     if kind is None:
         raise UsageError(f"cannot tell from the name {path} what is wanted; say it with --to")
-    if kind not in exporting._KINDS:
-        raise UnknownName("kind of export", kind, exporting._KINDS)
+    if kind not in exporting.KINDS:
+        raise UnknownName("kind of export", kind, exporting.KINDS)
     with _Telling(f"exporting {called(folder)} to {path}") as said:
         written = exporting.export_run(folder, path, kind=kind, tell=said)
     if json:
@@ -83,10 +87,10 @@ def import_(
     from cupel.errors import UnknownName
     from cupel.record.exchange import importing
 
-    if kind is not None and kind not in importing._KINDS:
-        raise UnknownName("kind of import", kind, importing._KINDS)
+    if kind is not None and kind not in importing.KINDS:
+        raise UnknownName("kind of import", kind, importing.KINDS)
     where = runs_root(root)
-    with _Telling(f"importing {path}") as said:
+    with _in_options(Path(path).name), _Telling(f"importing {path}") as said:
         new = importing.import_runs(
             path, kind=kind, root=where, project=project, step=step, tell=said
         )
@@ -95,6 +99,23 @@ def import_(
         return
     for folder in new:
         print(f"imported {called(folder)}")
+
+
+@contextmanager
+def _in_options(name: str) -> Iterator[None]:
+    """A context in which what a message calls `kind=` and `step=` is called as it is typed here.
+
+    But for `name`, which is a file's.
+    """
+    try:
+        yield
+    except UsageError as error:
+        parts = str(error).split(name) if name else [str(error)]
+        option = re.compile(r"(?<!\S)(kind|step)=(?=[\s,]|\Z)")
+        told = name.join(option.sub(r"--\1", part) for part in parts)
+        if told == str(error):
+            raise
+        raise UsageError(told) from error
 
 
 class _Telling:

@@ -99,7 +99,7 @@ def _lines(run_dir: Path) -> Iterator[tuple[str, int, str]]:
     for session in layout.session_numbers(run_dir):
         folder = layout.session_dir(run_dir, session)
         yield from _of_file(run_dir, folder / layout.TRAINING_LOG)
-        for path in sorted(folder.glob("console*.log")):
+        for path in layout.consoles(folder).values():
             yield from _of_file(run_dir, path)
 
 

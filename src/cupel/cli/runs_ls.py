@@ -13,6 +13,7 @@ from cupel.cli.root import Root, runs_root
 from cupel.cli.runs_common import Json
 
 _STATUSES = ("running", "finished", "failed", "interrupted", "crashed", "silent", "damaged")
+_LESS = ("sessions", "about", "project", "curve", "step")  # what a narrow terminal can lack
 _MOST_SPARKS = 200  # runs whose curves are read without being asked for
 
 
@@ -42,6 +43,8 @@ def list_(
 
     A filter compares what a run is (status, project, tags, arm, created …), what it came to
     (val_loss) and how it was set (train.optimizer.lr), with = != < <= > >= ~ !~ and in.
+    lr=none finds runs without lr. Where names are the same, summary.step is the metric and
+    config.seed the setting.
 
     \b
     cupel runs ls --status crashed
@@ -50,47 +53,43 @@ def list_(
     cupel runs ls --json
     """
     from cupel.cli.tables import print_json, print_table
-    from cupel.errors import UnknownName
-    from cupel.record import index
+    from cupel.cli.working import Working
+    from cupel.errors import UnknownName, UsageError
+    from cupel.record import filters, index
 
     if status is not None and status not in _STATUSES:
         raise UnknownName("status", status, _STATUSES)
     folder = runs_root(root)
     shown = _columns(columns)
-    table = index.Index(folder)
-    every = table.rows(project)
+    if columns is not None and not shown:
+        raise UsageError("--columns names no column; as in: --columns id,val_loss")
+    if sort is not None and not sort.removeprefix("-"):
+        raise UsageError("--sort names no column; as in: --sort val_loss or --sort -val_loss")
+    meant = filters.parse(where) if where is not None else None
+    with Working("reading") as working:
+        every = index.Index(folder).rows(project, tell=working)
     if project is not None and not every:
         require_project(folder, project)
-    rows = index.table(folder, project=project, where=where, sort=sort, index=table)
-    _check_columns(shown, every)
+    rows = index.chosen(every, where=meant, sort=sort)
+    index.check_names(shown, every)
     rows = [row for row in rows if status in (None, row["status"])][:limit]
     if json:
         print_json([_facts(row, shown) for row in rows])
     elif rows:
         wanted = sys.stdout.isatty() and len(rows) <= _MOST_SPARKS if spark is None else spark
-        print_table(_lines(rows, shown, folder if wanted else None), fit=True)
+        lines = _lines(rows, shown, folder if wanted else None)
+        print_table(lines, drop=() if shown else _LESS, cut="about")
     elif every:
         of = "is" if where is None and status else "is meant by that"
         print(f"none of {len(every)} runs in {folder} {of}" + (f" {status}" if of == "is" else ""))
+        if others := index.shadowed(every, meant.names() if meant else ()):
+            print(f"settings and metrics of the same name are asked for as {' or '.join(others)}")
     else:
         print(f"no runs in {folder}; start one with: cupel run gpt-tiny")
 
 
 def _columns(given: str | None) -> list[str]:
     return list(dict.fromkeys(filter(None, (name.strip() for name in (given or "").split(",")))))
-
-
-def _check_columns(columns: Sequence[str], rows: Sequence[dict[str, Any]]) -> None:
-    """Refuse a column that no run has, unless there are no runs."""
-    from cupel.errors import UnknownName
-    from cupel.record import index
-
-    for name in columns if rows else ():
-        known = index.names(rows)
-        if name not in {*known, "run", "tag"} and all(
-            index.value(row, name) is None for row in rows
-        ):
-            raise UnknownName("column", name, known)
 
 
 def require_project(root: Path, project: str) -> None:

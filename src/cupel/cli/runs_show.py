@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cupel.cli.root import Root, runs_root
-from cupel.cli.runs_common import Json, Run, moment, opened
+from cupel.cli.runs_common import Json, Run, moment, opened, ranks_of
 
 if TYPE_CHECKING:
     from cupel.record.reader import RunRecord, SessionInfo
 
 _MOST_CURVES = 6
 _MOST_NUMBERS = 40  # of a summary that are shown to people
+_LONGEST_TEXT = 500  # of a text in one
 
 
 def show(
@@ -33,7 +35,7 @@ def show(
     cupel runs show 20261121
     cupel runs show demo/20261121 --json
     """
-    from cupel.cli.tables import print_json, printable
+    from cupel.cli.tables import packed, print_json, printable, terminal_width
 
     record = opened(runs_root(root), run)
     facts = _facts(record)
@@ -48,27 +50,53 @@ def show(
         if isinstance(value, list):
             print(f"{name}")
             for item in value:
-                print(printable(f"  {item}"))
+                for line in packed([printable(f"{item}")], terminal_width(), indent="  "):
+                    print(line)
         elif isinstance(value, dict):
             _print_mapping(name, value)
         else:
-            print(printable(f"{name:<12} {value}"))
+            _print_fact(f"{name:<12}", value)
 
 
-def _print_mapping(name: str, values: dict[str, Any]) -> None:
-    from cupel.cli.tables import printable
+def _print_mapping(name: str, values: Mapping[str, Any], *, indent: str = "") -> None:
+    from cupel.cli.tables import named
 
     if not values:
         return
-    print(name)
+    print(f"{indent}{named(name)}")
+    indent += "  "
     for key in list(values)[:_MOST_NUMBERS]:
-        print(printable(f"  {key:<28} {_brief(values[key])}"))
+        value = values[key]
+        if isinstance(value, dict):
+            _print_mapping(key, value, indent=indent)
+        else:
+            _print_fact(f"{named(key):<28}", _brief(value), indent=indent)
     if len(values) > _MOST_NUMBERS:
-        print(f"  … and {len(values) - _MOST_NUMBERS} more; --json has all of them")
+        print(f"{indent}… and {len(values) - _MOST_NUMBERS} more; --json has all of them")
+
+
+def _print_fact(name: str, value: object, *, indent: str = "") -> None:
+    """A name and what it has; on a terminal that is too narrow below each other."""
+    from cupel.cli.tables import packed, printable, terminal_width
+
+    line, most = printable(f"{indent}{name} {value}"), terminal_width()
+    if most is None or max(map(len, line.split("\n"))) <= most:
+        print(line)
+        return
+    for part in packed([name.strip()], most, indent=indent):
+        print(part)
+    for text in printable(str(value)).split("\n"):
+        for part in packed([text], most, indent=f"{indent}  "):
+            print(part)
 
 
 def _brief(value: Any) -> Any:
-    """A number as it is; of a recorded array, what it holds (`--json` has all of it)."""
+    """A number as it is; of a recorded array, what it holds, and of a long text its beginning
+    (`--json` has all of it)."""
+    from cupel.cli.tables import beginning, cell
+
+    if isinstance(value, str):
+        return beginning(cell(value), _LONGEST_TEXT)
     return f"{len(value)} values" if isinstance(value, list) else value
 
 
@@ -78,7 +106,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
 
     results, problem = _results(record)
     found = record.summarised()
-    sessions = record.sessions
+    sessions, ranks = record.sessions, ranks_of(record)
     media = Counter(str(event.get("kind")) for event in record.media())
     facts: dict[str, Any] = {
         "run": record.run_id,
@@ -98,6 +126,7 @@ def _facts(record: RunRecord) -> dict[str, Any]:
             f"{s.number:04d}  {s.status:<12} after step {s.start_step}, {_seconds(s)}"
             for s in sessions
         ],
+        "ranks": ", ".join(map(str, ranks)) if ranks != [0] else None,
         "steps": found.step,
         "summary": found.values,
         "results": {
@@ -110,6 +139,8 @@ def _facts(record: RunRecord) -> dict[str, Any]:
         "media": dict(media),
         "figures": sorted(str(p) for p in (record.run_dir / "figures").glob("*.png")),
         "damaged lines": record.damaged_lines,
+        "lost lines": sum(_count(session.fields.get("lost")) for session in sessions),
+        "problems": _problems(record),
     }
     return {name: value for name, value in facts.items() if value not in (None, "", [], {}, 0)}
 
@@ -129,6 +160,7 @@ def _more(record: RunRecord) -> dict[str, Any]:
     return {
         "record": record.run,
         "config": config,
+        "ranks": ranks_of(record),
         "last": summarise(metrics, record.sessions, []).values,  # whatever define_metric says
         "sessions": [
             {"number": session.number, **session.fields, "status": session.status}
@@ -137,6 +169,26 @@ def _more(record: RunRecord) -> dict[str, Any]:
         "artifacts": record.artifacts(),
         "media": record.media(),
     }
+
+
+def _problems(record: RunRecord) -> dict[str, int]:
+    """What failed beside training, and how often, as far as sessions have ended; else that it did.
+
+    The first failure of each kind is an event; how many there were, a session says at its end.
+    """
+    found: Counter[str] = Counter()
+    for session in record.sessions:
+        problems = session.fields.get("problems")
+        for name, count in (problems if isinstance(problems, dict) else {}).items():
+            found[str(name)] += _count(count)
+    for event in record.events():
+        if event.get("_event") == "problem" and not found[str(event.get("name"))]:
+            found[str(event.get("name"))] = 1
+    return dict(found)
+
+
+def _count(value: Any) -> int:
+    return value if isinstance(value, int) else 0
 
 
 def _artifact(event: dict[str, Any]) -> str:
@@ -164,4 +216,6 @@ def _seconds(session: SessionInfo) -> str:
     started, ended = session.started, session.ended
     if not isinstance(started, int | float) or not isinstance(ended, int | float):
         return "no end recorded"
+    if ended < started:
+        return "ended before it began: the clock was set back"
     return f"{ended - started:.1f} s"

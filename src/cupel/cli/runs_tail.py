@@ -1,22 +1,21 @@
 """`cupel runs tail RUN`: the last lines of a run's numbers or of what it printed, and what follows.
 
-Following reads a run's metrics from their start once (about 1.2 s for a million lines), so that
-no line is told twice; the last lines alone are read from the end.
+Both are read from the end, and no more than is shown, however long the run is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cupel.cli.root import Root, runs_root
-from cupel.cli.runs_common import Run, opened
+from cupel.cli.runs_common import Run, opened, ranks_of
 from cupel.cli.streams import tell
 
 if TYPE_CHECKING:
@@ -36,6 +35,9 @@ def tail(
     console: Annotated[
         bool, typer.Option("--console", help="What it printed, instead of its numbers.")
     ] = False,
+    rank: Annotated[
+        int | None, typer.Option(min=0, help="Of this rank; else of 0, and with -f of all.")
+    ] = None,
     root: Root = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON, a line each.")] = False,
 ) -> None:
@@ -44,17 +46,24 @@ def tail(
     \b
     cupel runs tail 20261121 -n 3
     cupel runs tail 20261121 --follow
+    cupel runs tail 20261121 --rank 1
     cupel runs tail 20261121 --console -f
     """
+    from cupel.errors import UsageError
+
     record = opened(runs_root(root), run)
     say = _say_json if json else _say
     if console:
+        if rank:
+            raise UsageError("--console shows rank 0 alone; leave out --rank or --console")
         _console(record, lines, follow=follow, say=say)
-    elif follow:
-        _follow(record, lines, say)
     else:
-        for line in _last(record, lines):
-            say(line)
+        if rank is not None and not follow and rank not in (there := ranks_of(record)):
+            ranks = ", ".join(map(str, there)) or "none"
+            raise UsageError(
+                f"{record.run_id} has no lines of rank {rank}; it has those of: {ranks}"
+            )
+        _numbers(record, lines, rank=rank, follow=follow, say=say)
 
 
 def _say_json(line: dict[str, Any] | str) -> None:
@@ -67,14 +76,17 @@ def _say_json(line: dict[str, Any] | str) -> None:
 
 
 def _say(line: dict[str, Any] | str) -> None:
-    from cupel.cli.tables import cell, printable
+    from cupel.cli.tables import cell, named, packed, printable, terminal_width
 
     if isinstance(line, str):
         print(printable(line), flush=True)
         return
-    parts = [f"{key} {_brief(value)}" for key, value in line.items() if not key.startswith("_")]
+    numbers = {key: value for key, value in line.items() if not key.startswith("_")}
+    parts = [f"{named(key)} {_brief(value)}" for key, value in numbers.items()]
     rank = f" rank {line['_rank']}" if line.get("_rank") else ""
-    print(printable("  ".join([f"step {cell(line.get('_step'))}{rank}", *parts])), flush=True)
+    first = f"step {cell(line.get('_step'))}{rank}"
+    for shown in packed([first, *parts], terminal_width()):
+        print(shown, flush=True)
 
 
 def _brief(value: Any) -> str:
@@ -83,62 +95,35 @@ def _brief(value: Any) -> str:
     return f"[{len(value)} values]" if isinstance(value, list) else cell(value)
 
 
-def _last(record: RunRecord, most: int) -> list[dict[str, Any]]:
-    """The last lines of rank 0, in the order in which they were written."""
-    from cupel.record import layout
-
-    found: list[dict[str, Any]] = []
-    for session in reversed(record.sessions):
-        for path in reversed(layout.segments(session.dir, "metrics")):
-            if len(found) >= most:
-                return found[len(found) - most :]
-            found = [
-                {**line, "_session": session.number} for line in _end_of(path, most - len(found))
-            ] + found
-    return found[max(0, len(found) - most) :]
-
-
-def _end_of(path: Path, most: int) -> list[dict[str, Any]]:
-    """The last whole lines of a file of metrics, at least `most` if there are so many."""
-    from cupel.record.lines import decode
-
-    try:
-        with path.open("rb") as file:
-            left = file.seek(0, os.SEEK_END)
-            text = b""
-            while left and text.count(b"\n") <= most + 1:
-                size = min(left, max(_BLOCK, len(text)))  # doubled, or many lines cost a square
-                left -= size
-                file.seek(left)
-                text = file.read(size) + text
-    except OSError:
-        return []
-    whole = text[: text.rfind(b"\n") + 1]
-    if left:
-        whole = whole[whole.find(b"\n") + 1 :]
-    return decode(whole, "_step", (int,))[0] if whole else []
-
-
-def _follow(record: RunRecord, most: int, say: Callable[[dict[str, Any]], None]) -> None:
-    from cupel.cli.working import Working
+def _numbers(
+    record: RunRecord,
+    most: int,
+    *,
+    rank: int | None,
+    follow: bool,
+    say: Callable[[dict[str, Any]], None],
+) -> None:
+    """The last lines of a rank, and those that come; without one those of 0, then those of all."""
     from cupel.record.tail import Tail
 
-    tail = Tail(record.run_dir)
-    first: deque[dict[str, Any]] = deque(maxlen=most)
-    with Working("reading") as working:
-        while polled := list(_polled(tail)):
-            first.extend(polled)
-            working(f"step {polled[-1].get('_step')}")
-    for line in first:
+    tail, last = Tail.at_end(record.run_dir, last=most, rank=rank or 0)
+    for line in _named(last):
         say(line)
-    for _ in _until_over(record):
-        for line in _polled(tail):
-            say(line)
+    for _ in _until_over(record) if follow else ():
+        more = True
+        while more:
+            lines = _named(tail.poll(most=_AT_ONCE))
+            for line in lines:
+                if rank in (None, line.get("_rank", 0)):
+                    say(line)
+            more = len(lines) >= _AT_ONCE  # also at the run's end nothing is left out
 
 
-def _polled(tail: Any) -> Iterator[dict[str, Any]]:
-    for session, rank, line in tail.poll(most=_AT_ONCE):
-        yield {**line, "_session": session, **({"_rank": rank} if rank else {})}
+def _named(lines: Sequence[tuple[int, int, dict[str, Any]]]) -> list[dict[str, Any]]:
+    return [
+        {**line, "_session": session, **({"_rank": rank} if rank else {})}
+        for session, rank, line in lines
+    ]
 
 
 def _until_over(record: RunRecord) -> Iterator[None]:
@@ -161,36 +146,54 @@ def _console(record: RunRecord, most: int, *, follow: bool, say: Callable[[str],
         say(line)
     if not follow:
         return
-    offsets = {session.dir: _size(session.dir) for session in record.sessions}
+    told = {session.dir: _Printed(session.dir) for session in record.sessions}
+    for printed in told.values():
+        printed.skip()
     for _ in _until_over(record):
         for session in record.sessions:
-            for line in _new_lines(session.dir, offsets):
+            for line in told.setdefault(session.dir, _Printed(session.dir)).new_lines():
                 say(line)
 
 
-def _size(session: Path) -> int:
-    """Up to where what was printed has been told: the end of the last whole line."""
-    from cupel.record import layout
+class _Printed:
+    """What a session printed, one text in a file or several, and up to where it has been told."""
 
-    try:
-        with (session / layout.console_name()).open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            start = max(0, size - _BLOCK)
-            file.seek(start)
-            return start + file.read(size - start).rfind(b"\n") + 1
-    except OSError:
-        return 0
+    def __init__(self, session: Path) -> None:
+        self._session = session
+        self._segment = self._offset = 0
 
+    def skip(self) -> None:
+        """Take all whole lines for told, without reading them."""
+        from cupel.record import layout
 
-def _new_lines(session: Path, offsets: dict[Path, int]) -> list[str]:
-    from cupel.record import console, layout
+        for (rank, segment), path in reversed(layout.consoles(self._session).items()):
+            if rank:
+                continue
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                start = max(0, size - _BLOCK)
+                file.seek(start)
+                self._segment = segment
+                self._offset = start + file.read(size - start).rfind(b"\n") + 1
+                return
 
-    try:
-        with (session / layout.console_name()).open("rb") as file:
-            file.seek(offsets.get(session, 0))
-            text = file.read()
-    except OSError:
-        return []
-    whole = text[: text.rfind(b"\n") + 1]
-    offsets[session] = offsets.get(session, 0) + len(whole)
-    return console.lines(whole) if whole else []
+    def new_lines(self) -> list[str]:
+        """The whole lines that have come since."""
+        from cupel.record import console, layout
+
+        pieces: list[tuple[int, int, bytes]] = []
+        for (rank, segment), path in layout.consoles(self._session).items():
+            if rank or segment < self._segment:
+                continue
+            start = self._offset if segment == self._segment else 0
+            with contextlib.suppress(OSError), path.open("rb") as file:
+                file.seek(start)
+                pieces.append((segment, start, file.read()))
+        text = b"".join(piece for *_, piece in pieces)
+        whole = left = text.rfind(b"\n") + 1
+        for segment, start, piece in pieces if whole else ():
+            if left <= len(piece):
+                self._segment, self._offset = segment, start + left
+                break
+            left -= len(piece)
+        return console.lines(text[:whole]) if whole else []

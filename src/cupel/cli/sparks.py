@@ -24,14 +24,16 @@ def spark(values: Sequence[float | None], *, encoding: str | None) -> str:
     levels, bad = (_ASCII, "x") if plain else (_UTF8, "✗")
     finite = [value for value in values if value is not None and math.isfinite(value)]
     low, high = min(finite, default=0.0), max(finite, default=0.0)
+    half = 1.0 if math.isfinite(high - low) else 0.5  # or the difference would be infinite
     shown = []
     for value in values:
         if value is None:
             shown.append(" ")
         elif not math.isfinite(value):
             shown.append(bad)
-        else:  # halves, for the difference of two finite numbers may be infinite
-            part = (value / 2 - low / 2) / (high / 2 - low / 2) if high > low else 0.0
+        else:
+            over, all_of_it = value * half - low * half, high * half - low * half
+            part = over / all_of_it if high > low else 0.0
             shown.append(levels[min(len(levels) - 1, int(part * len(levels)))])
     return "".join(shown).rstrip()
 
