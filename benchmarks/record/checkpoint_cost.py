@@ -143,10 +143,11 @@ def main() -> None:
     parser.add_argument("--parameters", type=int, default=100_000_000)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where to write (default: a temporary folder)")
+    parser.add_argument("--one-line", action="store_true", help="for another program")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=chosen.folder) as place:
         found = measure(chosen.parameters, rounds=chosen.rounds, place=Path(place))
-    print(json.dumps(found, indent=2))
+    print(json.dumps(found, indent=None if chosen.one_line else 2))
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 
 Each tracker runs in an environment of its own at a pinned version, in a process of its own; all
 take turns, three rounds, and the median round counts. The first run makes the environments.
-Machines are shared: read ratios, and the load that is printed with them. About 20 minutes with
-200 kills; `--markdown FILE` writes the tables that docs/benchmarks.md shows.
+Machines are shared: read ratios, and the load that is printed with them. About 30 minutes with
+200 kills; `--write` keeps the numbers in measured.json and the tables in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -26,8 +26,13 @@ import environments
 import kills
 import reading
 from backends import BACKENDS
+from tables import tables
 
-CHILD = Path(__file__).with_name("child.py")
+HERE = Path(__file__).parent
+CHILD = HERE / "child.py"
+MEASURED = HERE / "measured.json"
+PAGE = HERE.parents[1] / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- measured -->", "<!-- end of measured -->"
 ROUNDS = 3
 PEER_PACE = 0.01  # seconds between calls of a peer's writers: as fast as steps of small models
 
@@ -37,10 +42,15 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=200, help="of cupel's writers")
     parser.add_argument("--peer-kills", type=int, default=10, help="of each peer's writers")
     parser.add_argument("--only", nargs="*", choices=list(BACKENDS), help="these trackers")
-    parser.add_argument("--skip", nargs="*", choices=["log", "kills", "reading"], default=[])
-    parser.add_argument("--markdown", type=Path, help="write the tables into this file")
+    parts = ["log", "kills", "reading", "checkpoint"]
+    parser.add_argument("--skip", nargs="*", choices=parts, default=[])
     parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the numbers, and show them in docs"
+    )
     given = parser.parse_args()
+    if given.write and (given.skip or given.only):
+        parser.error("--write keeps a whole measurement; leave out --skip and --only")
     chosen, told = _installed(given.only or list(BACKENDS))
     found: dict[str, Any] = {"machine": _machine(), "left out": told}
     if "log" not in given.skip:
@@ -49,11 +59,23 @@ def main() -> None:
         found["kills"] = lost_calls(chosen, given.kills, given.peer_kills)
     if "reading" not in given.skip:
         found["reading"] = reading.measure(_say)
+    if "checkpoint" not in given.skip:
+        _say("checkpoint: 100,000,000 parameters")
+        found["checkpoint"] = _answer(
+            [sys.executable, str(HERE / "checkpoint_cost.py"), "--one-line"]
+        )
     found["machine"]["load_average_after"] = os.getloadavg()[0]
-    text = "\n".join(_tables(found))
-    if given.markdown:
-        given.markdown.write_text(text + "\n")
-    print(json.dumps(found, indent=2) if given.json else text)
+    if given.write:
+        MEASURED.write_text(json.dumps(found, indent=2) + "\n")
+        PAGE.write_text(with_tables(PAGE.read_text(), found))
+    print(json.dumps(found, indent=2) if given.json else "\n".join(tables(found)))
+
+
+def with_tables(page: str, found: dict[str, Any]) -> str:
+    """The page with the tables of a measurement between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return "\n".join([f"{before}{BEGIN}", *tables(found), f"\n{END}{after}"])
 
 
 def log_costs(chosen: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -120,49 +142,6 @@ def _machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "load_average_before": os.getloadavg()[0],
     }
-
-
-def _tables(found: dict[str, Any]) -> Iterable[str]:
-    machine = found["machine"]
-    yield (
-        f"{machine['date']}, Python {machine['python']}, {machine['platform']}, "
-        f"{machine['cpus']} CPUs; load average {machine['load_average_before']:.1f} before, "
-        f"{machine['load_average_after']:.1f} after."
-    )
-    for name, why in found["left out"].items():
-        yield f"\n{name} was left out: {why}"
-    if "log" in found:
-        yield from _log_table(found["log"])
-    if "kills" in found:
-        yield from _kill_table(found["kills"])
-    if "reading" in found:
-        yield from reading.table(found["reading"])
-
-
-def _log_table(costs: dict[str, dict[str, Any]]) -> Iterable[str]:
-    yield "\n| one call with ten scalars | version | median µs | × cupel | p99 µs | CPU µs |" + (
-        " import + init s | bytes a scalar |"
-    )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|"
-    base = costs.get("cupel", {}).get("median_us")
-    for name, cost in sorted(costs.items(), key=lambda item: item[1]["median_us"]):
-        times = f"{cost['median_us'] / base:,.1f}" if base else "–"
-        yield (
-            f"| {name} | {cost['version']} | {cost['median_us']:,.1f} | {times} | "
-            f"{cost['p99_us']:,.0f} | {cost['cpu_us']:,.1f} | {cost['open_s']:.2f} | "
-            f"{cost['bytes_a_scalar']:,.1f} |"
-        )
-
-
-def _kill_table(losses: dict[str, dict[str, Any]]) -> Iterable[str]:
-    yield "\n| `kill -9` in mid-stream | pace | kills | calls returned | lost | most at once |"
-    yield "|---|---|---:|---:|---:|---:|"
-    for name, loss in losses.items():
-        pace = f"{1 / loss['pace']:,.0f} a second" if loss["pace"] else "none"
-        yield (
-            f"| {name} | {pace} | {loss['kills']} | {loss['returned']:,} | {loss['lost']:,} | "
-            f"{loss['most_lost']:,} |"
-        )
 
 
 def _say(text: str) -> None:
