@@ -145,12 +145,19 @@ class Wandb:
     @staticmethod
     def recover(folder: Path) -> set[int]:
         # wandb ships no reader of its offline file any more; this one is cupel's importer.
+        from cupel.errors import RecordError
         from cupel.record.exchange.importing import import_runs
         from cupel.record.reader import RunRecord
 
         steps: set[int] = set()
         for file in sorted(folder.rglob("*.wandb")):
-            for run in import_runs(file, root=folder / "imported", project=PROJECT):
+            try:
+                runs = import_runs(file, root=folder / "imported", project=PROJECT)
+            except RecordError as error:
+                if "no readable record" not in str(error):
+                    raise
+                continue  # killed before the first block of it was written: nothing is there
+            for run in runs:
                 steps |= {row["_step"] for row in RunRecord(run).history(["last"])}
         return steps
 

@@ -120,7 +120,10 @@ class Histogram(Media):
         pad = least if high - low < least else 0.0
         counts, edges = np.histogram(scaled, bins=num_bins, range=(low - pad, high + pad))
         widest = np.finfo(np.float64).max
-        return counts.tolist(), (np.clip(edges, -widest * scale, widest * scale) / scale).tolist()
+        edges = np.clip(edges, -widest * scale, widest * scale) / scale
+        if finite.size:  # scaling rounds the smallest numbers
+            edges[0], edges[-1] = min(edges[0], finite.min()), max(edges[-1], finite.max())
+        return counts.tolist(), edges.tolist()
 
     def encode(self, keep: Callable[[Media], str]) -> Encoded:
         fields = {"counts": self.histogram, "edges": self.bins, "not_finite": self.not_finite}

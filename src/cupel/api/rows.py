@@ -26,7 +26,8 @@ class Rows:
     def place(self, step: int | None, commit: bool | None) -> int:
         """The step of a line, which counts from now on."""
         at = self.open if step is None else step
-        self.open = max(self.open, at)
+        if at > self.open:
+            self.open = at
         closes = commit is not False if step is None else bool(commit)
         if closes and at == self.open:
             self.open += 1
@@ -51,6 +52,8 @@ class Rows:
 
 def whole(step: Any) -> int:
     """A step as an int. Raises UsageError for what is no whole number from 0 to 2**53."""
+    if type(step) is int and 0 <= step <= _LAST_STEP:
+        return step
     try:
         number = -1 if isinstance(step, bool) else operator.index(step)
     except TypeError:

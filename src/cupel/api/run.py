@@ -118,7 +118,8 @@ class Run(Kept):
         every line is on disk. Raises UsageError for metrics that are no dict and a step that is no
         whole number from 0 to 2**53.
         """
-        metrics = self._checked(metrics, data)
+        if data is not None or type(metrics) is not dict:
+            metrics = self._checked(metrics, data)
         given = None if step is None else whole(step)
         if self.finished:
             self._session.problem("log", self._ended())
@@ -170,13 +171,11 @@ class Run(Kept):
             for key, one in seen.take().items():
                 self._keep(key, one, at)
         numbers: Mapping[str, Any] = metrics
-        for value in metrics.values():
-            if type(value) not in _PLAIN:
-                about = {} if t is None else {"_t": t}
-                numbers = self._numbers_of(metrics, at, **about)
-                if not numbers:
-                    return
-                break
+        if not _PLAIN.issuperset(map(type, metrics.values())):
+            about = {} if t is None else {"_t": t}
+            numbers = self._numbers_of(metrics, at, **about)
+            if not numbers:
+                return
         if self._axes:
             numbers = self._on_axes(numbers)
         self._session.log(numbers, step=at, t=t)

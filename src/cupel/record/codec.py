@@ -22,7 +22,7 @@ MOST_NUMBERS = 1024  # of one array in one line; larger things belong into media
 WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 _encoder = msgspec.json.Encoder()
 _decoder = msgspec.json.Decoder(dict[str, Any])
-_PLAIN = frozenset((float, int, bool))
+_PLAIN, _FLOATS = frozenset((float, int, bool)), frozenset((float,))
 _LARGEST = 2**63
 _SHOWN = 120  # characters of a name in a message
 
@@ -35,13 +35,16 @@ def encode_step(step: int, now: float, metrics: Mapping[str, Any]) -> bytes:
     fields = {"_step": step, "_t": now, **metrics}
     if len(fields) != len(metrics) + 2:
         raise TypeError("the metric names '_step' and '_t' are the record's own; choose others")
-    # What nearly every line is: plain numbers under names that are text. No sum of sizes is below
-    # 2**63 with a NaN, an infinity or too large an integer in it.
-    if _PLAIN.issuperset(map(type, fields.values())):
+    # What nearly every line is: plain numbers under names that are text. NaN and infinities become
+    # null, so whatever has a null in it goes the careful way, as do integers that may be too large.
+    kinds = set(map(type, metrics.values()))
+    if kinds <= _PLAIN and -_LARGEST < step < _LARGEST:
         try:
             "".join(fields)
-            if sum(map(abs, fields.values())) < _LARGEST:
-                return _encoder.encode(fields) + b"\n"
+            if kinds <= _FLOATS or sum(map(abs, fields.values())) < _LARGEST:
+                line = _encoder.encode(fields)
+                if b"null" not in line:
+                    return line + b"\n"
         except (TypeError, OverflowError, ValueError):
             pass  # the careful way tells what is wrong, and with which
     return encode_line(fields)
