@@ -290,14 +290,16 @@ def test_files_and_folders_are_kept_as_versions(init: Init, tmp_path: Path) -> N
         assert (kept / "model.pt").read_text() == "b"
         artifact = cupel.Artifact("set", type="dataset", metadata={"rows": 2})
         artifact.add_file(model, name="inner/m.pt")
-        artifact.add_dir(tmp_path, name="all")
+        (tmp_path / "data").mkdir()  # not tmp_path: the run writes there, too
+        (tmp_path / "data" / "rows.csv").write_text("1")
+        artifact.add_dir(tmp_path / "data", name="all")
         folder = cupel.log_artifact(artifact)
         run.log_model(model, name="best")
         saved = cupel.save(tmp_path / "*.pt", base_path=tmp_path)
     assert folder is not None
-    assert {"inner/m.pt", "all/model.pt"} <= {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*")
-    }
+    assert {path.relative_to(folder).as_posix() for path in folder.rglob("*")} == {
+        "all", "all/rows.csv", "inner", "inner/m.pt",
+    }  # fmt: skip
     assert saved == [str(model)]
     events = [event for event in RunRecord(run.dir).events() if event["_event"] == "artifact"]
     assert [(e["name"], e["version"], e["kind"]) for e in events] == [
