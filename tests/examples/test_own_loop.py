@@ -59,7 +59,8 @@ def test_its_resuming_is_exact(tmp_path: Path, kill_at: str) -> None:
     code, verdict = verify("resume", EXAMPLE, "--kill-at", kill_at, root=tmp_path)
     assert code == 0, verdict
     assert verdict["facts"]["parts"] == ["model", "optimizer", "random", "schedule"]
-    assert verdict["facts"]["resumed_from"] >= 100
+    # Of those at 50, 100 and 150 the newest may still have been in the writing thread.
+    assert verdict["facts"]["resumed_from"] >= int(kill_at) // 50 * 50 - 50
 
 
 def test_its_monitors_do_not_disturb(tmp_path: Path) -> None:

@@ -163,6 +163,7 @@ def test_it_agrees_on_whatever_lies_there(run: list[Log]) -> None:
 @example("running", {}, 3000, True)
 @example("running", {"boot_id": "another"}, 0, True)
 @example("running", {"machine": "another"}, 3000, True)
+@example("running", {"machine": None, "pid": "1"}, 0, True)
 @example("running", {"host": "another"}, 3000, True)
 @example("running", {"pid": 2**22 + 1}, 0, True)
 def test_it_agrees_on_who_lives(said: str, changes: dict[str, Any], age: int, whole: bool) -> None:

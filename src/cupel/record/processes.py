@@ -60,7 +60,7 @@ class Process:
         host, boot_id, namespace = (
             str(fields[name]) for name in ("host", "boot_id", "pid_namespace")
         )
-        place = Place(host, boot_id, namespace, str(fields.get("machine", "")))
+        place = Place(host, boot_id, namespace, str(fields.get("machine") or ""))
         return cls(int(fields["pid"]), str(fields["start"]), place)
 
 
