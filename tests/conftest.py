@@ -1,11 +1,17 @@
-"""Puts this folder on the path, for tests and the processes they start: `fakes` is a module."""
+"""What all tests share: this folder on the path (`fakes` is a module), signals as a terminal has
+them, and `gate`, which holds checkpoints back."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
@@ -14,3 +20,20 @@ os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("P
 # Under nohup a hang-up is ignored, also by cupel and by the processes that tests start.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set, or the test has ended, no checkpoint gets past its first file."""
+    from cupel.checkpoint import folder
+
+    opened = threading.Event()
+    write = folder.write
+
+    def held(*given: Any, **named: Any) -> Any:
+        assert opened.wait(30)
+        return write(*given, **named)
+
+    monkeypatch.setattr(folder, "write", held)
+    yield opened
+    opened.set()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,21 +25,6 @@ from fakes import Box
 
 Init = Callable[..., cupel.Run]
 Script = Callable[..., subprocess.CompletedProcess[str]]
-
-
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Until it is set, no checkpoint gets past its first file."""
-    opened = threading.Event()
-    write = folder.write
-
-    def held(*given: Any, **named: Any) -> Any:
-        assert opened.wait(30)
-        return write(*given, **named)
-
-    monkeypatch.setattr(folder, "write", held)
-    yield opened
-    opened.set()
 
 
 def events(run_dir: Path) -> list[tuple[str, int]]:

@@ -36,20 +36,6 @@ def room_of(
     return CheckpointRoom(run_dir, settings=settings, superseded=superseded)
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Until it is set, no checkpoint gets past its first file."""
-    opened = threading.Event()
-    write = folder.write
-
-    def held(*given: Any, **named: Any) -> Any:
-        assert opened.wait(30)
-        return write(*given, **named)
-
-    monkeypatch.setattr(folder, "write", held)
-    return opened
-
-
 def training() -> tuple[Parts, Callable[[], None]]:
     """Parts of every kind, and a function that changes all of them at once."""
     torch.manual_seed(0)

@@ -95,20 +95,6 @@ def run(loop: Loop) -> Outcome:
         return loop.run(stop)
 
 
-@pytest.fixture
-def gate(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
-    """Until it is set, no checkpoint gets past its first file."""
-    opened = threading.Event()
-    write = folder.write
-
-    def held(*given: Any, **named: Any) -> Any:
-        assert opened.wait(30)
-        return write(*given, **named)
-
-    monkeypatch.setattr(folder, "write", held)
-    return opened
-
-
 def test_what_is_saved_and_trained_has_the_bits_of_a_loop_that_waits(tmp_path: Path) -> None:
     finished = []
     for background in (False, True):
