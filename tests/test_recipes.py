@@ -81,3 +81,34 @@ def test_the_small_model_is_the_size_of_the_wave_study() -> None:
 def test_identity_is_the_same_wherever_the_cache_lies() -> None:
     assert load("gpt-tiny", ["data.cache=/x"]).identity() == load("gpt-tiny").identity()
     assert load("gpt-tiny", ["data.val_batch=3"]).identity() != load("gpt-tiny").identity()
+
+
+def test_the_loss_slope_smoke_has_the_arms_points_and_seeds_of_the_whole_study() -> None:
+    manifest = plan_study(RECIPES / "loss-slope-smoke.yaml", root=Path("runs"))
+    assert (len(manifest.cells), len(manifest.runs)) == (36, 216)
+    points = {(lr, decay) for lr in (0.05, 0.1, 0.2) for decay in (1e-4, 1e-3, 1e-2)}
+    arms = {
+        "base": {},
+        "bn_off": {"model.norm": "none", "train.clip": 1.0},
+        "narrow": {"model.width_multiplier": 0.5},
+        "adamw": {"train.optimizer.kind": "adamw", "train.optimizer.betas": [0.9, 0.999]},
+    }
+    found = set()
+    for cell in manifest.cells:
+        optimizer = cell.config["train"]["optimizer"]
+        point = (optimizer["lr"], optimizer["weight_decay"])
+        found.add((cell.arm, point))
+        axes = dict(zip(manifest.study.grid, point, strict=True))
+        assert cell.changes == {**arms[cell.arm], **axes}
+        assert optimizer["kind"] == ("adamw" if cell.arm == "adamw" else "sgd")
+        assert cell.config["train"]["clip"] == (1.0 if cell.arm == "bn_off" else None)
+    assert found == {(arm, point) for arm in arms for point in points}
+
+
+def test_priorities_of_the_loss_slope_smoke_put_the_middle_of_the_grid_first() -> None:
+    study = plan_study(RECIPES / "loss-slope-smoke.yaml", root=Path("runs")).study
+    assert {rule.where: rule.add for rule in study.priorities} == {
+        "train.optimizer.lr=0.1": 50,
+        "train.optimizer.weight_decay=1e-4": 25,
+        "seed=0": 10,
+    }

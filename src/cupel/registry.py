@@ -40,6 +40,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.workloads.settings:GPTSettings",
             "a GPT on bytes or locally trained BPE tokens of any text",
         ),
+        "images": Entry(
+            "cupel.workloads.images:ImagesWorkload",
+            "cupel.workloads.settings:ImagesSettings",
+            "a classifier of small images",
+        ),
     },
     "model": {
         "gpt": Entry(
@@ -51,6 +56,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.models.wave.model:WaveGPT",
             "cupel.models.wave.settings:WaveModelSettings",
             "a GPT of wave packets that attends by interference",
+        ),
+        "resnet": Entry(
+            "cupel.models.resnet.model:ResNet",
+            "cupel.models.resnet.settings:ResNetModelSettings",
+            "a ResNet for small images",
         ),
     },
     "objective": {

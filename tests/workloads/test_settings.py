@@ -111,3 +111,29 @@ def test_the_refusal_needs_no_torch() -> None:
         "sys.exit(2)\n"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# ---- models of the other workload --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "recipe, kind, told",
+    [
+        (
+            "gpt-tiny",
+            "resnet",
+            "model: kind: resnet does not read tokens, which workload gpt gives (its settings have "
+            "no block and no vocabulary); set kind: gpt, or your own",
+        ),
+        (
+            "digits",
+            "wave",
+            "model: kind: wave does not read images, which workload images gives (its settings "
+            "have no channels_in and no classes); set kind: resnet, or your own",
+        ),
+    ],
+)
+def test_a_model_that_cannot_read_the_data_is_refused_in_one_line(
+    recipe: str, kind: str, told: str
+) -> None:
+    assert refused(recipe, f"model={{kind: {kind}}}").endswith(f": {told}")

@@ -1,4 +1,4 @@
-"""What text to train on, and how it becomes tokens. Imports no numpy and no torch."""
+"""What to train on: text and how it becomes tokens, or images. Imports no numpy, no torch."""
 
 from __future__ import annotations
 
@@ -54,5 +54,38 @@ class TextDataSettings(Settings):
             raise ValueError(
                 f"vocabulary is {self.vocabulary}, but byte tokens are always 256; "
                 "remove it, or set tokens: bpe"
+            )
+        return self
+
+
+class ImageDataSettings(Settings):
+    """A set of labelled images, and which of them are for validation."""
+
+    name: Literal["digits"] = Field(
+        "digits", description="digits: 1,797 handwritten ones of 8 × 8, from scikit-learn's files"
+    )
+    folds: int | None = Field(
+        None, ge=2, description="parts for cross-validation; null for the fixed split, 4 to 1"
+    )
+    fold: int | None = Field(
+        None, ge=0, description="which part is for validation, 0 to folds - 1; null with null folds"
+    )
+    augment: Literal["none"] = Field("none", description="how training images are varied")
+
+    @model_validator(mode="after")
+    def _fold_and_folds_go_together(self) -> ImageDataSettings:
+        if self.folds is None and self.fold is not None:
+            raise ValueError(
+                f"fold is {self.fold}, but there are no folds; set folds: {max(5, self.fold + 1)}, "
+                "or leave fold out for the fixed split"
+            )
+        if self.folds is not None and self.fold is None:
+            raise ValueError(
+                f"folds is {self.folds}, but no fold is chosen; set fold: 0 (to "
+                f"{self.folds - 1}), or leave folds out for the fixed split"
+            )
+        if self.folds is not None and self.fold is not None and self.fold >= self.folds:
+            raise ValueError(
+                f"fold is {self.fold}, but the {self.folds} folds are 0 to {self.folds - 1}"
             )
         return self

@@ -7,8 +7,9 @@ from typing import Annotated, Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator
 
 from cupel.config import Choice, Settings
-from cupel.data.settings import TextDataSettings
+from cupel.data.settings import ImageDataSettings, TextDataSettings
 from cupel.models.gpt.settings import CrossEntropySettings, GPTModelSettings
+from cupel.models.resnet.settings import ResNetModelSettings
 
 
 class GPTDataSettings(TextDataSettings):
@@ -46,6 +47,11 @@ class GPTSettings(Settings):
     )
     sample: SampleSettings = Field(SampleSettings(), description="text written by the model")
 
+    @field_validator("model")
+    @classmethod
+    def _reads_tokens(cls, model: Any) -> Any:
+        return _with(model, ("block", "vocabulary"), workload="gpt", reads="tokens", known="gpt")
+
     @field_validator("objective")
     @classmethod
     def _fits_the_model(cls, objective: Any, info: ValidationInfo) -> Any:
@@ -60,3 +66,45 @@ class GPTSettings(Settings):
         "data.val_batch": 2,
         "sample.tokens": 16,
     }
+
+
+class ImagesDataSettings(ImageDataSettings):
+    """The images, and how many of them a step sees."""
+
+    batch: int = Field(64, ge=1, description="images an update, over all ranks and micro-steps")
+
+
+class ImagesSettings(Settings):
+    """A classifier of images: the sections `data` and `model` of its recipes."""
+
+    data: ImagesDataSettings = Field(ImagesDataSettings(), description="images, split and batches")
+    model: Annotated[Any, Choice("model", default="resnet")] = Field(
+        ResNetModelSettings(), description="resnet, or your own: its kind and size"
+    )
+    label_smoothing: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of a target that is spread over all classes, in training only; "
+        "evaluations are plain cross-entropy always",
+    )
+
+    @field_validator("model")
+    @classmethod
+    def _sees_images(cls, model: Any) -> Any:
+        needed = ("channels_in", "classes")
+        return _with(model, needed, workload="images", reads="images", known="resnet")
+
+    # Nothing to shrink besides the loop's own intervals: an evaluation takes milliseconds.
+    dry_run: ClassVar[dict[str, Any]] = {}
+
+
+def _with(model: Any, needed: tuple[str, ...], *, workload: str, reads: str, known: str) -> Any:
+    """The model's settings, if they have what this workload fills in from its data."""
+    missing = [name for name in needed if not hasattr(model, name)]
+    if missing:
+        raise ValueError(
+            f"kind: {model.kind} does not read {reads}, which workload {workload} gives (its "
+            f"settings have no {' and no '.join(missing)}); set kind: {known}, or your own"
+        )
+    return model
