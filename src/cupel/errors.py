@@ -12,7 +12,9 @@
     ├── CheckpointError           a checkpoint could not be written or read
     │   └── CheckpointDamaged     its bytes are not those that its manifest promises
     ├── Superseded                a newer session of this run exists: this process must stop writing
-    └── TrainingFailed            training itself went wrong (a loss that is not finite, …)
+    ├── JobsError                 what runs jobs (a scheduler, a cluster) refuses or cannot be used
+    └── TrainingFailed            training itself went wrong
+        └── Diverged              a loss is not finite: a result of the settings, not a fault
 
 A message says what was found, what was expected and what to type, in one line. The programmer's
 own mistakes are asserts, not exceptions of this family.
@@ -98,8 +100,16 @@ class Superseded(CupelError):
     """Another session has taken over this run; this process may no longer move its pointers."""
 
 
+class JobsError(CupelError):
+    """What runs jobs, a scheduler or a cluster, refuses them or is not there."""
+
+
 class TrainingFailed(CupelError):
     """Training cannot go on, for a reason that lies in the training itself."""
+
+
+class Diverged(TrainingFailed):
+    """A loss is NaN or infinite. That is a result of the settings: the same run ends so again."""
 
 
 @contextmanager

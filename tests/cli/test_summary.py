@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,12 @@ def test_a_failure_is_shown_only_when_training_goes_on_after_it() -> None:
     display(Event.STEP_START, {"step": 1})
     display(Event.STEP_START, {"step": 2})
     assert lines.shown == ["failed: the disk is full"]
+
+
+def test_only_losses_are_told_in_nats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trained = finished(tmp_path, config={"seed": 1, "data": {"path": None}})
+    results = {**trained.results, "final": {"val_loss": 0.5, "val_acc": 0.9944}}
+    print_summary(replace(trained, results=results), command="r.yaml")
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "val_loss, at the end 0.5000 nats (0.7213 bits)" in lines
+    assert "val_acc, at the end 0.9944" in lines

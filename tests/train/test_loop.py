@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from cupel.checkpoint.room import CheckpointRoom
 from cupel.checkpoint.settings import CheckpointSettings
 from cupel.checkpoint.stop import StopRequest
-from cupel.errors import CheckpointError, TrainingFailed, UsageError
+from cupel.errors import CheckpointError, Diverged, TrainingFailed, UsageError
 from cupel.events import Dispatcher, Event, StepView
 from cupel.randomness import Streams
 from cupel.train.loop import Loop, Outcome
@@ -418,7 +418,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_is_recorded_first() -> None
         run(loop)
     assert math.isnan(memory.rows[5]["loss"])
     assert max(memory.rows) == 5
-    assert [type(error) for error in told] == [TrainingFailed]
+    assert [type(error) for error in told] == [Diverged]
 
 
 def test_or_it_goes_on_when_it_was_asked_to() -> None:
@@ -618,3 +618,29 @@ def test_an_evaluation_shows_the_averaged_weights_too() -> None:
     assert list(memory.column("val_loss_ema")) == [4, 8, 12]
     assert memory.rows[12]["val_loss_ema"] != memory.rows[12]["val_loss"]
     assert loop.progress.best == min(memory.column("val_loss").values())
+
+
+def test_a_monitors_own_pass_moves_no_running_mean() -> None:
+    """A batch norm in training mode changes its buffers at every pass, a monitor's too."""
+
+    def normed() -> Any:
+        workload = Regression.build(RegressionSettings(batch=8), seed=1)
+        workload.model.insert(1, nn.BatchNorm1d(16))
+        return workload
+
+    def look(view: StepView) -> dict[str, float]:
+        assert view.loss_fn is not None
+        loss = view.loss_fn(view.batch)
+        torch.autograd.grad(loss, list(view.model.parameters()))  # the graph is whole
+        return {"again": float(loss.detach())}
+
+    hashes = []
+    for looks in (False, True):
+        dispatcher = Dispatcher(debug=True)
+        if looks:
+            dispatcher.add_monitor("look", Look(Event.STEP_END, look, keys=["again"]))
+        loop, memory = make(workload=normed(), dispatcher=dispatcher)
+        loop.run(StopRequest())
+        hashes.append(loop.parts.hashes())
+        assert bool(memory.column("again")) is looks
+    assert hashes[0] == hashes[1]

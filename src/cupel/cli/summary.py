@@ -76,7 +76,7 @@ def _numbers(results: Mapping[str, Any], references: Mapping[str, float]) -> lis
     """Rows of name and value; every loss in nats and bits, beside the corpus's own lines."""
     final, best, last = results["final"], results["best"], results["last_session"]
     rows = [("steps", str(results["step"]))]
-    rows += [(f"{name}, at the end", _nats(value)) for name, value in final.items()]
+    rows += [(f"{name}, at the end", _told(name, value)) for name, value in final.items()]
     rows.append(("val_loss, lowest", f"{_nats(best['val_loss'])} at step {best['step']}"))
     rows += [(f"{name} entropy", _nats(value)) for name, value in references.items()]
     rows.append(("this session", f"{last['wall_s']:.1f} s, {last['cpu_s']:.1f} CPU s"))
@@ -90,6 +90,12 @@ def _numbers(results: Mapping[str, Any], references: Mapping[str, float]) -> lis
     for name, cost in results["monitors"].items():
         rows.append((f"monitor {name}", f"{100 * cost['cpu_s'] / trained_s:.2f} % of the CPU time"))
     return rows
+
+
+def _told(name: str, value: float) -> str:
+    """A loss in nats and bits; any other number as it is."""
+    is_loss = name.removesuffix("_ema").rpartition("/")[2] in ("loss", "val_loss")
+    return _nats(value) if is_loss else f"{value:.4f}"
 
 
 def _nats(value: float) -> str:

@@ -12,20 +12,20 @@ the dispatcher.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from cupel import registry
 from cupel.checkpoint.parts import Parts, Stateful
 from cupel.checkpoint.room import CheckpointRoom, Restored
 from cupel.checkpoint.stop import StopRequest
 from cupel.checkpoint.writing import Failed, Saved, record_news
-from cupel.errors import CheckpointError, TrainingFailed
+from cupel.errors import CheckpointError, Diverged
 from cupel.events import Dispatcher, Event, StepView
 from cupel.randomness import Streams
 from cupel.train.ema import EMA
@@ -220,7 +220,7 @@ class Loop:
         self._measured |= self.dispatcher.measure(event, view)
 
     def _fresh_loss(self, batch: Any) -> Tensor:
-        with autocast(self.settings.precision, self.world.device):
+        with _own_buffers(self.model), autocast(self.settings.precision, self.world.device):
             loss: Tensor = self.workload.loss(batch)[0]
         return loss
 
@@ -242,7 +242,7 @@ class Loop:
     def _require_finite(self, name: str, value: float) -> None:
         """Stop, unless told otherwise, before a broken model is saved over healthy ones."""
         if not math.isfinite(value) and self.settings.nonfinite == "stop":
-            raise TrainingFailed(
+            raise Diverged(
                 f"{name} is {value} at step {self.progress.step}; try a lower learning rate "
                 "(train.optimizer.lr), clipping (train.clip), or train.nonfinite=continue"
             )
@@ -299,6 +299,7 @@ class Loop:
     @torch.no_grad()
     def _evaluated(self) -> dict[str, float]:
         self.model.eval()
+        self.world.share_buffers(self.model)  # or ranks would disagree, and stop at other steps
         with autocast(self.settings.precision, self.world.device):
             return self.workload.evaluate()
 
@@ -358,6 +359,24 @@ class Loop:
         self._on_disk = saved.step
         record_news(self._recorder, saved)
         self.dispatcher.tell(Event.CHECKPOINT_SAVED, saved)
+
+
+@contextmanager
+def _own_buffers(model: nn.Module) -> Iterator[None]:
+    """A context in which a forward pass has copies of the model's buffers to change.
+
+    A batch norm moves its running means at every pass in training mode; a monitor's pass must not.
+    They are replaced, and not set back afterwards: the graph of a loss may still refer to them.
+    """
+    own = [(module, dict(module._buffers)) for module in model.modules() if module._buffers]
+    for module, buffers in own:
+        for name, buffer in buffers.items():
+            module._buffers[name] = None if buffer is None else buffer.clone()
+    try:
+        yield
+    finally:
+        for module, buffers in own:
+            module._buffers.update(buffers)
 
 
 def _to(batch: Any, device: torch.device) -> Any:

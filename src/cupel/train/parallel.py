@@ -69,6 +69,12 @@ class World:
         dist.all_reduce(votes)
         return bool(votes.item())
 
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every rank rank 0's buffers: each has moved its running means by its own batches."""
+        if self.size > 1:
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+
     def from_first(self, value: Any) -> Any:
         """Rank 0's value, on every rank."""
         if self.size == 1:
