@@ -47,3 +47,9 @@ def _last_values(session: SessionInfo) -> dict[str, Any]:
         if len(found) == len(wanted):
             break
     return {name: value for name, value in found.items() if isinstance(value, int | float)}
+
+
+def steps_of(session: SessionInfo) -> tuple[int, int]:
+    """The step after which a session began, and the last one that it logged."""
+    start = session.start_step or 0
+    return start, max(start, int(_last_values(session).get("_step", 0)))

@@ -29,7 +29,8 @@ def in_a_line(text: str) -> str:
 
     A line that announces others, such as `2 mistakes:`, is followed by the first of them.
     """
-    lines = [_OF_A_GROUP.sub("", line).rstrip() for line in text.splitlines() if line.strip()]
+    lines = [_OF_A_GROUP.sub("", line).rstrip() for line in text.splitlines()]
+    lines = [line for line in lines if line]
     starts = [number for number, line in enumerate(lines) if _TRACEBACK.fullmatch(line)]
     if starts and starts[0] == 0:
         after = range(starts[-1] + 1, len(lines))  # its frames are indented, the exception is not
