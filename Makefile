@@ -9,7 +9,7 @@ READY  := $(VENV)/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check bench bench-record clean
+.PHONY: help setup quickstart test test-fast check bench bench-record bench-jobs clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -44,6 +44,9 @@ bench: $(READY) ## measure what the loop, logging and monitors cost
 
 bench-record: $(READY) ## measure the record beside wandb, MLflow, Aim, trackio, TensorBoard (25 min)
 	$(BIN)/python benchmarks/record/run.py
+
+bench-jobs: $(READY) ## measure sweeps beside submitit, Hydra, Optuna, huey; plans of 100,000 runs (20 min)
+	$(BIN)/python benchmarks/jobs/run.py
 
 clean: ## remove .venv and caches; runs/ stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

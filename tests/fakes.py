@@ -76,6 +76,16 @@ class Regression:
         return torch.randn(self.settings.batch, 4, generator=generator)
 
 
+class Breaking(Regression):
+    """Breaks at its third step, always alike."""
+
+    def loss(self, batch: Any) -> tuple[Any, Mapping[str, Any]]:
+        self.calls = getattr(self, "calls", 0) + 1
+        if self.calls == 3:
+            raise RuntimeError("the third step breaks")
+        return super().loss(batch)
+
+
 class _Every(Settings):
     every: int = Field(1, ge=1, description="steps between calls")
 

@@ -14,18 +14,29 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks" / "record"
+JOBS = ROOT / "benchmarks" / "jobs"
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """benchmarks/record/run.py, which finds its neighbours beside itself."""
-    monkeypatch.syspath_prepend(str(RECORD))
+    yield from imported(RECORD, monkeypatch)
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """benchmarks/jobs/run.py."""
+    yield from imported(JOBS, monkeypatch)
+
+
+def imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(folder))
     before = set(sys.modules)
     yield importlib.import_module("run")
     for name in set(sys.modules) - before:
         if (
             getattr(sys.modules[name], "__file__", None)
-            and RECORD in Path(str(sys.modules[name].__file__)).parents
+            and folder in Path(str(sys.modules[name].__file__)).parents
         ):
             del sys.modules[name]
 
@@ -63,3 +74,22 @@ def test_only_a_peer_that_lost_nothing_is_called_so(run: Any) -> None:
         loss["lost"] = 0 if name == "mlflow" else 1
     (line,) = [line for line in run.tables(found) if "the fastest peer that lost no call" in line]
     assert f"(mlflow {found['log']['mlflow']['version']})" in line
+
+
+def test_the_page_shows_the_kept_measurement_of_sweeps_and_names_every_peer(jobs: Any) -> None:
+    found = json.loads((JOBS / "measured.json").read_text())
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert jobs.with_tables(page, found) == page
+    for name, version in jobs.PINS.items():
+        assert f"| {', '.join(version)} |" in page or f"{name} was left out" in page
+
+
+def test_a_target_of_sweeps_that_is_missed_says_so(jobs: Any) -> None:
+    found = json.loads((JOBS / "measured.json").read_text())
+    found["jobs"]["cupel warm"] = {"jobs": 216, "wall_s": 10.9, "cpu_s": 1.0, "load": 0.0}
+    found["jobs"]["huey"] = {"jobs": 216, "wall_s": 10.8, "cpu_s": 1.0, "load": 0.0}
+    found["large"]["claim_median_ms"] = 5.1
+    lines = list(jobs.tables(found))
+    missed = [line for line in lines if line.endswith("| **no** |")]
+    for told in ("warm: ≤ 10.8 s", "faster than every peer", "a claim ≤ 5 ms"):
+        assert any(told in line for line in missed), told

@@ -62,6 +62,16 @@ def layers(source: str | Path, overrides: Sequence[str] = ()) -> tuple[Branch, B
     return Branch(overlay(nameless, recipe).children, Origin(shown(path))), above
 
 
+def read_overrides(overrides: Sequence[str]) -> Branch:
+    """What was typed, as one tree, for settings that were composed before; groups are looked for in
+    the folders of recipes. Raises RecipeError."""
+    composer = _Composer()
+    above = composer.read_overrides(overrides, folder=shipped_recipes())
+    if composer.problems:
+        raise recipe_error(composer.problems)
+    return above
+
+
 def with_groups(recipe: Branch, *, source: str | Path) -> Branch:
     """Settings for the recipe at `source`, in which a section may name a group, as in its file.
 

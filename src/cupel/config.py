@@ -13,6 +13,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, TypeGuard, TypeVar, get_args
 
@@ -20,7 +21,7 @@ from pydantic import AfterValidator, Field, ValidationError, create_model
 from pydantic_core import ErrorDetails, to_jsonable_python
 
 from cupel import registry
-from cupel.compose import MISSING, PLAIN, STUDY, compose, recipe_error
+from cupel.compose import MISSING, PLAIN, STUDY, compose, read_overrides, recipe_error
 from cupel.errors import UsageError
 from cupel.names import refusal
 from cupel.origins import DEFAULT, Branch, Leaf, Origin, Problem, overlay, placed, planted
@@ -146,6 +147,10 @@ class Recipe:
             composed = overlay(composed, placed(path.split("."), node))
         return validate(composed)
 
+    def with_overrides(self, overrides: Sequence[str]) -> Recipe:
+        """The recipe with what was typed laid over it, validated anew. Raises RecipeError."""
+        return validate(overlay(self.composed, read_overrides(overrides)))
+
     def _origin(self, path: tuple[str, ...]) -> Origin:
         depth, node = self.composed.nearest(path)
         return node.origin if depth == len(path) or isinstance(node, Leaf) else DEFAULT
@@ -230,11 +235,18 @@ def recipe_model(workload: str) -> type[Header]:
 
     Raises UnknownName for the workload, UsageError when its fields and the sections collide.
     """
-    own = settings_of("workload", workload)
+    sections = {name: registry.import_object(path) for name, path in registry.SECTIONS.items()}
+    return _recipe_model(workload, settings_of("workload", workload), tuple(sections.items()))
+
+
+@lru_cache(maxsize=64)
+def _recipe_model(
+    workload: str, own: type[Settings], sections: tuple[tuple[str, type[Settings]], ...]
+) -> type[Header]:
+    """Made once for all cells of a study: pydantic takes longer to make it than to use it."""
     monitors = Annotated[dict[str, Settings], Choices("monitor")]
     fields: dict[str, Any] = {
-        name: (registry.import_object(path), Field(description=f"the section {name}"))
-        for name, path in registry.SECTIONS.items()
+        name: (section, Field(description=f"the section {name}")) for name, section in sections
     }
     fields["monitors"] = (monitors, Field({}, description="what measures during training"))
     if taken := own.model_fields.keys() & (fields.keys() | Header.model_fields.keys()):
@@ -280,6 +292,8 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 def _size_of(study: Branch | Leaf) -> str:
     """` of 6 runs`, or nothing where what is written does not tell; nothing is validated here."""
     if not isinstance(study, Branch):
+        return ""
+    if study.children.keys() & {"zip", "points", "random", "folds", "where", "ablation", "search"}:
         return ""
     arms, seeds = study.children.get("arms"), study.children.get("seeds")
     grid = study.children.get("grid")

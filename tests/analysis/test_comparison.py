@@ -97,6 +97,39 @@ def test_with_tests_the_adjusted_p_decides_and_the_interval_stays_as_it_was() ->
     assert not holm.simultaneous
 
 
+def test_an_exact_test_decides_by_the_signs_and_leaves_the_interval_as_it_was() -> None:
+    seeds = (1, 2, 3, 4, 5, 6)
+    base = dict.fromkeys(seeds, 1.0)
+    wave = {seed: 1.0 - 0.1 * seed for seed in seeds}
+    made = card(wave, base, seeds=seeds, kind="exact")
+    assert (made.p, made.verdict) == (2 / 2**6, "better")
+    assert made.interval == card(wave, base, seeds=seeds).interval
+    assert made.reason == "p is at most 0.05"
+    outlier = {**wave, 6: 50.0}  # one seed against five: no size of it can decide
+    assert card(outlier, base, seeds=seeds, kind="exact").verdict == "undecided"
+
+
+def test_an_exact_p_of_alpha_itself_rejects_and_corrections_hold_for_exact_tests() -> None:
+    seeds = (1, 2, 3, 4, 5)
+    base = dict.fromkeys(seeds, 1.0)
+    wave = {seed: 1.0 + 0.1 * seed for seed in seeds}
+    how = {"seeds": seeds, "kind": "exact", "confidence": 1 - 2 / 2**5}
+    assert card(wave, base, **how).verdict == "worse"
+    both = {"base": base, "wave": wave, "other": wave}
+    for correction in ("holm", "bonferroni"):
+        made = compare(both, plan(**how, arms=("base", "wave", "other"), correction=correction))[0]
+        assert made.p_adjusted == 2 * 2 / 2**5
+        assert made.verdict == "undecided"
+        assert made.reason == f"p after {correction.capitalize()}'s correction is above 0.0625"
+        assert made.simultaneous == (correction == "bonferroni")
+
+
+def test_equal_differences_in_all_seeds_have_no_exact_p_either() -> None:
+    made = card(shifted(-0.25, noise=0), kind="exact")
+    assert (made.p, made.verdict) == (None, "undecided")
+    assert card(shifted(-0.25, noise=0), kind="exact", margin=0.3).verdict == "equivalent"
+
+
 def test_bonferroni_widens_the_interval_so_that_it_agrees_with_the_adjusted_p() -> None:
     values = {"base": BASE, "wave": shifted(-0.02), "other": shifted(0.0, 0.05)}
     how = {"arms": ("base", "wave", "other"), "kind": "tests"}

@@ -18,13 +18,13 @@ from rich.console import Console
 
 from cupel.cli.board import Board
 from cupel.cli.worker import try_run
-from cupel.jobs.supervisor import Change
+from cupel.jobs.worker import Change
 from cupel.record.reader import list_runs
 from cupel.record.session import Session
 from cupel.studies.manifest import Manifest, freeze
 from cupel.studies.spec import plan_study
-from cupel.studies.state import log_of
 from desk import Desk, complaint, new_desk
+from queues import refuse
 
 RECIPE = """\
 about: A network that learns a sine, with dropout and without
@@ -136,31 +136,45 @@ def heavy_after(desk: Desk, *arguments: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_a_failed_arm_stops_no_other_and_is_not_tried_again_unasked(desk: Desk) -> None:
+def test_an_arm_that_diverges_stops_no_other_and_that_is_its_result(desk: Desk) -> None:
     command = ("study", "run", "sine.yaml", FAILING, "study.seeds=[1]")
     done = desk.type(*command)
-    assert done.returncode == 1, done.stderr
-    assert "failed      hot s1: the loss is " in done.stderr
+    assert done.returncode == 0, done.stderr
+    assert "diverged    hot s1: the loss is " in done.stderr
     assert "1 of 3 runs have no accepted results:" in done.stderr
     assert {run.status for run in list_runs(desk.runs)} == {"finished", "failed"}
 
+    again = desk.type(*command, "--retry-failed")
+    assert again.returncode == 0
+    assert "sine: 2 of 3 runs are accepted already" in again.stderr
+    assert "1 run diverged, which is its result:" in again.stderr
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [1, 1, 1]
+
+    status = json.loads(desk.type("study", "status", "sine", "--json").stdout)
+    assert status["counts"] == {"finished": 2, "diverged": 1}
+    (hot,) = [run for run in status["runs"] if run["status"] == "diverged"]
+    assert hot["arm"] == "hot"
+    assert hot["reason"].startswith("the loss is ")
+    shown = desk.type("study", "status", "sine").stdout
+    assert "3 runs: 2 accepted, 1 diverged; " in shown
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_alike_twice_is_tried_again_when_asked_only(desk: Desk) -> None:
+    command = ("study", "run", "sine.yaml", "workload=fakes:Breaking", "study.seeds=[1]")
+    done = desk.type(*command)
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("it ended alike before") >= 2
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [2, 2]
+
     again = desk.type(*command)
     assert again.returncode == 1
-    assert "sine: 2 of 3 runs are accepted already" in again.stderr
-    assert "1 runs failed before; --retry-failed tries them again:" in again.stderr
-    assert [len(run.sessions) for run in list_runs(desk.runs)] == [1, 1, 1]
+    assert "2 runs failed before; --retry-failed tries them again:" in again.stderr
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [2, 2]
 
     tried = desk.type(*command, "--retry-failed")
     assert tried.returncode == 1
-    assert sorted(len(run.sessions) for run in list_runs(desk.runs)) == [1, 1, 2]
-
-    status = json.loads(desk.type("study", "status", "sine", "--json").stdout)
-    assert status["counts"] == {"finished": 2, "failed": 1}
-    (failed,) = [run for run in status["runs"] if run["status"] == "failed"]
-    assert failed["arm"] == "hot"
-    assert failed["reason"].startswith("the loss is ")
-    shown = desk.type("study", "status", "sine").stdout
-    assert "3 runs: 2 accepted, 1 failed; " in shown
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [4, 4]
 
 
 @pytest.mark.slow
@@ -187,22 +201,29 @@ def test_when_the_first_runs_are_refused_for_one_reason_no_other_is_started(desk
     done = desk.type("study", "run", "text.yaml", "--workers", "1")
     assert done.returncode == 2, "what was typed was wrong, and nothing else happened"
     lines = done.stderr.splitlines()
-    assert sum(line.startswith("refused ") for line in lines) == 2
-    assert "4 further runs are not started: they would end like the last two" in lines
+    assert sum(line.startswith("refused ") for line in lines) == 3
+    assert sum(line.startswith("held ") for line in lines) == 1
     reason, others = [line for line in lines if line.startswith("  ")]
-    assert reason.startswith("  one s1, two s1: ")
+    assert reason.startswith("  one s1, two s1, one s2: ")
     assert "absent.txt" in reason
-    assert others == "  one s2, two s2, one s3, two s3: not started"
+    assert others.startswith(
+        "  two s2, one s3, two s3: 3 runs failed alike before their first step: "
+    )
     assert done.stdout == "", "there is nothing to compare"
     assert not list_runs(desk.runs)
 
     status = json.loads(desk.type("study", "status", "text", "--json").stdout)
-    assert status["counts"] == {"refused": 2, "planned": 4}
+    assert status["counts"] == {"refused": 3, "held": 3}
     assert "absent.txt" in status["runs"][0]["reason"]
     shown = desk.type("study", "status", "text").stdout.splitlines()
     assert any(line.split()[1:2] == ["refused"] for line in shown)
-    (told,) = [line for line in shown if line.startswith(f"{status['runs'][0]['run_id']}: ")]
+    one = status["runs"][0]["run_id"]
+    (told,) = [line for line in shown if line.startswith(f"{one} and 2 more: ")]
     assert "absent.txt" in told
+
+    (desk.folder / "absent.txt").write_text("Some text, which is there by now. " * 200)
+    mended = desk.type("study", "run", "text.yaml", "--workers", "1", "--dry-run")
+    assert mended.returncode == 0, mended.stderr
 
 
 @pytest.mark.slow
@@ -431,6 +452,25 @@ def test_on_a_log_there_is_a_line_a_change_and_one_on_all_runs_every_ten_seconds
     assert last.startswith("finished    drop s1  step 30, val_loss 1.2500, 0:0")
 
 
+def test_once_a_run_has_ended_the_time_left_counts_what_lies_between_runs(
+    manifest: Manifest,
+) -> None:
+    """Runs of seconds are seldom seen at two steps, and are not all that takes time."""
+    board, text, clock = board_on(manifest, terminal=False)
+    board.start()
+    clock.now = 110.0
+    board.tick()
+    begun(manifest, 0).finish("finished", results={"step": 30, "final": {"val_loss": 1.25}})
+    clock.now = 120.0
+    board.tick()
+    board.stop()
+    # 30 steps in the ten seconds since the first look; 90 are left.
+    assert text.getvalue().splitlines() == [
+        "0 of 4 runs accepted",
+        "1 of 4 runs accepted, about 0:30 left",
+    ]
+
+
 def test_on_a_terminal_there_is_a_row_a_run(manifest: Manifest) -> None:
     board, text, _ = board_on(manifest, terminal=True)
     begun(manifest, 0).finish("finished", results={"step": 30, "final": {"val_loss": 1.25}})
@@ -451,18 +491,16 @@ def test_refused_runs_are_counted_and_what_concerns_all_is_told_in_a_line(
     manifest: Manifest,
 ) -> None:
     board, text, _ = board_on(manifest, terminal=True)
-    log = log_of(manifest, manifest.runs[0])
-    log.parent.mkdir()
-    log.write_text("loading PyTorch …\ncupel: no such corpus\n")
+    refuse(manifest, manifest.runs[0], "no such corpus")
     board.change(Change("refused", manifest.runs[0].run_id, "no such corpus"))
-    board.change(Change("leaving", detail="3 further runs are not started"))
+    board.change(Change("held", detail="3 runs failed alike"))
     board.change(Change("stopping", detail="a reason"))
     board.start()
     board.stop()
     lines = text.getvalue().splitlines()
     assert lines[:3] == [
         "refused     plain s1: no such corpus",
-        "3 further runs are not started",
+        "held        3 runs failed alike",
         "stopping (a reason): every run writes a checkpoint after its step",
     ]
     assert any("0 of 4 runs accepted, 1 refused" in line for line in lines)

@@ -35,7 +35,7 @@ def ended(*outcomes: str | tuple[str, int], start: int = 0, **more: Any) -> list
     found, step = [], start
     for number, one in enumerate(outcomes, start=1):
         outcome, last = one if isinstance(one, tuple) else (one, step)
-        known = {"ended": 100.0 * number, "signature": outcome} | more
+        known = {"ended": 100.0 * number, "signature": outcome, "begun": True} | more
         found.append(Attempt(number, outcome, first_step=step, last_step=last, **known))
         step = max(step, last)
     return found
@@ -213,6 +213,13 @@ def test_who_was_killed_goes_on_until_three_attempts_in_a_row_make_no_progress(
     assert next_of(outcome, outcome, (outcome, 5), outcome, outcome).kind == "ready"
 
 
+def test_what_is_lost_before_its_first_step_is_nobodys_fault_ten_times_in_a_row() -> None:
+    kinds = [decide(ended(*["lost"] * n, begun=False), now=LATER).kind for n in range(1, 12)]
+    assert kinds == ["ready"] * 10 + ["failed"]
+    mixed = [*ended("killed", "killed"), *ended(*["lost"] * 5, begun=False)]
+    assert decide(mixed, now=LATER).kind in GOES_ON
+
+
 def test_killed_lost_timeout_and_preempted_count_together() -> None:
     assert next_of("killed", "lost", "killed").kind == "failed"
     assert next_of("timeout", "killed").kind == "ready"
@@ -327,21 +334,21 @@ def test_waits_double_and_never_depend_on_who_asks() -> None:
 
 
 def test_runs_that_failed_together_come_back_one_by_one() -> None:
-    attempts = ended("lost")
-    due = {decide(attempts, now=100.0, salt=f"run-{n}").not_before for n in range(20)}
+    attempts = ended("lost", "lost")
+    due = {decide(attempts, now=200.0, salt=f"run-{n}").not_before for n in range(20)}
     assert len(due) == 20
 
 
-def test_progress_shortens_the_wait() -> None:
-    stuck, moved = (
-        decide(ended(*those), now=200.0).not_before - 200
-        for those in (("killed", "killed"), ("killed", ("killed", 9)))
-    )
-    assert stuck == 2 * moved, "the same number of failures, and so the same jitter"
+@pytest.mark.parametrize("outcome", ["killed", "lost"])
+def test_what_was_killed_once_or_got_further_is_resumed_at_once(outcome: str) -> None:
+    for those in ((outcome,), (outcome, (outcome, 9)), (outcome, (outcome, 9), (outcome, 12))):
+        assert decide(ended(*those), now=200.0).kind == "ready"
+    stuck = ended(outcome, outcome)
+    assert decide(stuck, now=stuck[-1].ended).kind == "wait"
 
 
 def test_a_clock_that_is_wrong_holds_no_run() -> None:
-    assert decide(ended("lost", ended=1e6), now=100.0).kind == "ready"
+    assert decide(ended("lost", "lost", ended=1e6), now=100.0).kind == "ready"
 
 
 # --- all of it ---

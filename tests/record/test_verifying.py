@@ -15,7 +15,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cupel.jobs.leases import end_unbegun
 from cupel.record import checkpoints, files, layout, manifests, writer
+from cupel.record.claims import claim_session
 from cupel.record.media import store_artifact, store_media
 from cupel.record.session import Session
 from cupel.record.verifying import Checked, check_run
@@ -223,6 +225,17 @@ def test_what_a_kill_leaves_is_no_damage(tmp_path: Path) -> None:
         "sessions/0002/env.json: was not written",
         "media/a/untold.png: no event tells of it",
     ]
+
+
+def test_a_claim_that_ended_before_anything_began_in_it_is_no_damage(run_dir: Path) -> None:
+    number = max(layout.session_numbers(run_dir)) + 1
+    claim = claim_session(run_dir, number, {"worker": "w"})
+    assert told(check_run(run_dir)) == []
+    end_unbegun(run_dir, number, status="failed", error="killed by SIGKILL", started=1.0)
+    assert told(check_run(run_dir)) == []
+    ended = files.read_json(claim.dir / layout.SESSION)
+    files.write_json(claim.dir / layout.SESSION, {**ended, "pid": 1})  # a process had adopted it
+    assert f"sessions/{claim.dir.name}/env.json: is missing" in told(check_run(run_dir))
 
 
 def of_lines(content: bytes) -> st.SearchStrategy[bytes]:

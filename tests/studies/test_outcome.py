@@ -18,9 +18,9 @@ from cupel.studies.outcome import outcome
 from cupel.studies.runs import PLANNED, REFUSED, bits_per_byte, in_nats, perplexity, read_runs
 from cupel.studies.settings import StudySettings
 from cupel.studies.spec import plan_study
-from cupel.studies.state import log_of
 from cupel.studies.unequal import inequalities, unequal_settings
 from planted import ADAMW, RGD, WAVE, Arm, arm_config, around, plant
+from queues import refuse
 
 
 def two_arms(**wave: object) -> dict[str, Arm]:
@@ -375,7 +375,21 @@ def test_a_loss_of_text_is_in_nats_and_an_accuracy_is_not(tmp_path: Path) -> Non
 def test_a_run_that_could_not_begin_says_why_it_was_refused(tmp_path: Path) -> None:
     study = plant(tmp_path, two_arms(values={1: 1.8, 2: 1.81}))
     missing = next(run for run in study.runs if (run.arm, run.seed) == ("wave", 3))
-    log_of(study, missing).parent.mkdir(exist_ok=True)
-    log_of(study, missing).write_text("cupel: data.path: there is no file here\n")
+    refuse(study, missing, "data.path: there is no file here")
     (found,) = (run for run in read_runs(study) if run.run == missing)
-    assert (found.status, found.reason) == (REFUSED, "data.path: there is no file here")
+    assert (found.status, found.reason) == (
+        REFUSED, "data.path: there is no file here; not retried",
+    )  # fmt: skip
+
+
+def test_an_arm_that_a_filter_leaves_out_at_a_point_is_not_held_against_the_others_there(
+    tmp_path: Path,
+) -> None:
+    manifest = plant(tmp_path, two_arms(config=arm_config()), seeds=(1,), points=("p=1", "p=2"))
+    cells = [
+        replace(cell, config=arm_config(threads=2 if cell.arm == "wave" else 1))
+        for cell in manifest.cells
+        if (cell.arm, cell.point) != ("wave", "p=2")
+    ]
+    (one,) = inequalities(replace(manifest, cells=tuple(cells)), [])
+    assert (one.name, one.values) == ("threads", ("1", "2"))

@@ -172,6 +172,36 @@ def test_ids_depend_on_what_changes_a_number_and_on_nothing_else(plan: Planner) 
     assert set(ids()) < set(ids("study.seeds=[1,2,3]"))
 
 
+QUICKSTART = (
+    "quickstart-standard-s1-e5940c25", "quickstart-wave-s1-2561957a",
+    "quickstart-standard-s2-4526aacb", "quickstart-wave-s2-ef6f7ac0",
+    "quickstart-standard-s3-65735e48", "quickstart-wave-s3-f01cf5d9",
+)  # fmt: skip
+WAVE_ABLATION = (
+    "wave-ablation-baseline-s1-16983e06", "wave-ablation-standard-s1-be96d474",
+    "wave-ablation-standard-matched-s1-7b22182e", "wave-ablation-rgd-s1-167dd654",
+    "wave-ablation-adamw-matched-s1-4ff0f982", "wave-ablation-qfe-s1-32035e87",
+    "wave-ablation-full-s1-4c0c28a0", "wave-ablation-pure-s1-27814821",
+    "wave-ablation-baseline-s2-b18690d7", "wave-ablation-standard-s2-433860da",
+    "wave-ablation-standard-matched-s2-2c16ba25", "wave-ablation-rgd-s2-483398fd",
+    "wave-ablation-adamw-matched-s2-3f0b7a41", "wave-ablation-qfe-s2-028b9371",
+    "wave-ablation-full-s2-b5506119", "wave-ablation-pure-s2-8ded3492",
+    "wave-ablation-baseline-s3-8d9e7665", "wave-ablation-standard-s3-398680d7",
+    "wave-ablation-standard-matched-s3-11103500", "wave-ablation-rgd-s3-954be83d",
+    "wave-ablation-adamw-matched-s3-fd734b0a", "wave-ablation-qfe-s3-04fca2ba",
+    "wave-ablation-full-s3-fd3fbd04", "wave-ablation-pure-s3-0b378dd6",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ids"), [("quickstart", QUICKSTART), ("wave-ablation", WAVE_ABLATION)]
+)
+def test_ids_stay_what_they_were_when_the_first_studies_were_frozen(
+    tmp_path: Path, recipe: str, ids: tuple[str, ...]
+) -> None:
+    assert tuple(run.run_id for run in plan_study(recipe, root=tmp_path).runs) == ids
+
+
 names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=40).filter(
     lambda name: name[0] not in "-_"
 )
@@ -291,7 +321,7 @@ def test_arms_cannot_be_taken_away_by_typing_them_anew(plan: Planner, last: str)
 def test_a_study_without_arms_is_told_so(plan: Planner) -> None:
     recipe = "workload: fakes:Regression\nstudy: {question: '?', arms: {}}\n"
     assert refused(plan, recipe=recipe) == [
-        "sine.yaml:2: study.arms: there are none; write one or more, as {plain: {}}"
+        "sine.yaml:2: study: there are no arms; write one or more, as arms: {plain: {}}"
     ]
 
 

@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from crew import hurried
+from cupel.jobs import control
+from cupel.jobs.attempts import Attempt, write_attempt
+from cupel.record.claims import Claim, claim_session
 from cupel.record.session import Session
 from cupel.studies.manifest import Manifest, PlannedRun, freeze
 from cupel.studies.spec import plan_study
 from cupel.studies.state import (
+    Look,
     RunState,
     counts,
     log_of,
+    refusal_of,
     run_state,
     study_state,
     unknown_metric,
 )
+from queues import refuse
 
 RECIPE = """\
 workload: fakes:Regression
@@ -35,10 +43,10 @@ def manifest(tmp_path: Path) -> Manifest:
     return freeze(plan_study(path, root=tmp_path / "runs"))
 
 
-def begun(manifest: Manifest, run: PlannedRun) -> Session:
+def begun(manifest: Manifest, run: PlannedRun, claim: Claim | None = None) -> Session:
     session = Session.start(
         root=manifest.root, project=manifest.project, name="n", config={},
-        identity=run.identity, run_id=run.run_id,
+        identity=run.identity, run_id=run.run_id, claim=claim,
     )  # fmt: skip
     session.begin_at(0)
     return session
@@ -69,10 +77,18 @@ def test_a_run_is_followed_from_step_to_step_to_its_accepted_results(manifest: M
     assert 0 < state.seconds < 60
 
 
-def test_a_failed_run_says_why_in_a_line(manifest: Manifest) -> None:
+def test_a_failed_run_says_why_in_a_line_and_whether_it_is_tried_again(
+    manifest: Manifest,
+) -> None:
     session = begun(manifest, manifest.runs[0])
     session.finish("failed", error="the loss is NaN at step 3; lower lr\nand more")
     assert first(manifest).reason == "the loss is NaN at step 3; lower lr"
+    assert counts(study_state(manifest)) == {"waiting": 1, "planned": 3}
+    with hurried(1e6):
+        assert counts(study_state(manifest)) == {"waiting": 1, "planned": 3}  # its try is due
+    session = Session.resume(manifest.run_dir(manifest.runs[0]))
+    session.finish("failed", error="the loss is NaN at step 3; lower lr\nand more")
+    assert first(manifest).reason == "the loss is NaN at step 3; lower lr; it ended alike before"
     assert counts(study_state(manifest)) == {"failed": 1, "planned": 3}
 
 
@@ -82,6 +98,21 @@ def test_an_interrupted_run_gives_no_reason_and_counts_its_sessions(manifest: Ma
     session.finish("interrupted")
     state = first(manifest)
     assert (state.status, state.sessions, state.reason) == ("interrupted", 2, None)
+
+
+def test_a_run_whose_next_try_is_due_has_not_failed_whatever_its_last_session_says(
+    manifest: Manifest,
+) -> None:
+    """Else the same command would pass it over, and whoever looks would keep it as failed."""
+    run = manifest.runs[0]
+    begun(manifest, run).finish("failed", error="no space left")
+    write_attempt(manifest.run_dir(run), Attempt(1, "node", "no space left", ended=1.0))
+    with closing(Look(manifest)) as look:
+        assert (look.states()[0].status, look.states()[0].reason) == ("waiting", "no space left")
+        begun_again = Session.resume(manifest.run_dir(run))
+        begun_again.begin_at(0)
+        begun_again.finish("finished", results={"step": 40, "final": {"val_loss": 1.5}})
+        assert look.states()[0].status == "finished"
 
 
 def test_a_killed_run_reads_as_crashed_and_its_time_ends_with_it(manifest: Manifest) -> None:
@@ -97,6 +128,7 @@ def test_a_killed_run_reads_as_crashed_and_its_time_ends_with_it(manifest: Manif
     subprocess.run([sys.executable, "-c", code, str(manifest.folder), here], check=False)
     state = first(manifest)
     assert (state.status, state.step, state.loss) == ("crashed", 7, 3.0)
+    assert state.reason == "its process is gone, and so is whoever supervised it"
     assert state.seconds == first(manifest).seconds < 30
 
 
@@ -113,34 +145,76 @@ def test_damaged_files_are_named_and_nothing_raises(manifest: Manifest) -> None:
         assert name in state.reason
 
 
-REFUSED = "sine-plain: loading PyTorch …\ncupel: no such corpus: absent.txt\n"
-
-
-def logged(manifest: Manifest, text: str) -> None:
-    log = log_of(manifest, manifest.runs[0])
-    log.parent.mkdir(exist_ok=True)
-    log.write_text(text)
+WHY = "no such corpus: absent.txt"
 
 
 def test_a_run_that_was_refused_before_it_had_a_record_says_why(manifest: Manifest) -> None:
-    logged(manifest, REFUSED)
+    refuse(manifest, manifest.runs[0], WHY)
     state = first(manifest)
-    assert (state.status, state.reason) == ("refused", "no such corpus: absent.txt")
+    assert (state.status, state.reason) == ("refused", f"{WHY}; not retried")
+    assert (state.step, state.sessions, state.attempts) == (0, 1, 1)
+    assert refusal_of(manifest, manifest.runs[0]) == f"{WHY}; not retried"
+    assert refusal_of(manifest, manifest.runs[1]) is None
     assert counts(study_state(manifest)) == {"refused": 1, "planned": 3}
 
 
 def test_a_run_that_is_tried_again_is_no_longer_refused(manifest: Manifest) -> None:
-    logged(manifest, REFUSED + "sine-plain: loading PyTorch …\n")
+    run = manifest.runs[0]
+    refuse(manifest, run, WHY)
+    control.append(manifest.folder, "retry", [run.run_id])
     assert (first(manifest).status, first(manifest).reason) == ("planned", None)
-
-
-def test_of_a_run_that_has_a_record_the_log_is_not_asked(manifest: Manifest) -> None:
-    """What training goes on after is printed there, too."""
-    session = begun(manifest, manifest.runs[0])
-    logged(manifest, REFUSED)
+    claim = claim_session(manifest.run_dir(run), 2, {"worker": "w"})
+    assert (first(manifest).status, first(manifest).reason) == ("starting", None)
+    session = begun(manifest, run, claim)
     assert (first(manifest).status, first(manifest).reason) == ("running", None)
-    session.finish("interrupted")
+    session.finish("finished", results={"step": 40, "final": {}})
+    assert (first(manifest).status, first(manifest).reason) == ("finished", None)
+
+
+def test_what_was_refused_is_seen_to_be_retried_by_whoever_goes_on_looking(
+    manifest: Manifest,
+) -> None:
+    run = manifest.runs[0]
+    refuse(manifest, run, WHY)
+    with closing(Look(manifest)) as look:
+        assert counts(look.states()) == {"refused": 1, "planned": 3}
+        control.append(manifest.folder, "retry", [run.run_id])
+        assert counts(look.states()) == {"planned": 4}
+
+
+def test_a_run_that_began_and_then_was_refused_has_failed(manifest: Manifest) -> None:
+    """Its settings were good once: what it was refused for came later."""
+    run = manifest.runs[0]
+    begun(manifest, run).finish("interrupted")
+    refuse(manifest, run, WHY)
+    assert first(manifest).status == "refused"
+    assert first(manifest).sessions == 2
+
+
+def test_of_a_log_nothing_is_read(manifest: Manifest) -> None:
+    """It keeps what all processes have printed, also those after which training went on."""
+    log = log_of(manifest, manifest.runs[0])
+    log.parent.mkdir(exist_ok=True)
+    log.write_text(f"sine-plain: loading PyTorch …\ncupel: {WHY}\n")
+    assert (first(manifest).status, first(manifest).reason) == ("planned", None)
+    begun(manifest, manifest.runs[0]).finish("interrupted")
     assert (first(manifest).status, first(manifest).reason) == ("interrupted", None)
+
+
+# ---- what people ask for -----------------------------------------------------------------------
+
+
+def test_what_was_asked_of_a_run_is_its_state_also_before_it_begins(manifest: Manifest) -> None:
+    one, two = (run.run_id for run in manifest.runs[:2])
+    control.append(manifest.folder, "hold", [one], why="the data come tomorrow")
+    control.append(manifest.folder, "cancel", [two], why="enough")
+    states = study_state(manifest)
+    assert [(state.status, state.reason) for state in states[:3]] == [
+        ("held", "the data come tomorrow"), ("cancelled", "enough"), ("planned", None),
+    ]  # fmt: skip
+    control.append(manifest.folder, "release", None)
+    control.append(manifest.folder, "retry", [two])
+    assert counts(study_state(manifest)) == {"planned": 4}
 
 
 # ---- the metric that decides -------------------------------------------------------------------

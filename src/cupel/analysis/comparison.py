@@ -6,7 +6,7 @@ The rules, in this order, all declared before the first run:
 2. the interval at 1 − 2α lies inside ±margin: `equivalent`; a declared margin says that such
    differences do not matter, so it comes before the next rule (two one-sided tests at α);
 3. all differences are equal up to rounding: `undecided`, since no spread tells chance from effect;
-4. the t interval (for `kind: tests` the adjusted p) excludes 0: `better` or `worse`;
+4. the t interval (for `kind: tests` and `exact` the adjusted p) excludes 0: `better` or `worse`;
 5. else `undecided`, which never means that there is no difference.
 
 A seed is paired when both arms have a finite value for it. Runs that diverged are named, never
@@ -16,10 +16,11 @@ dropped without a word: what the other seeds say then holds for runs that did no
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from cupel.errors import UsageError
 from cupel.numerics.intervals import (
     Pairs,
     adjusted,
@@ -28,6 +29,7 @@ from cupel.numerics.intervals import (
     t_interval,
     t_test,
 )
+from cupel.numerics.signflip import MOST_PAIRS, sign_flip_test
 
 Verdict = Literal["better", "worse", "equivalent", "undecided"]
 POWER = 0.8
@@ -41,7 +43,7 @@ class Plan:
     arms: tuple[str, ...]
     seeds: tuple[int, ...]
     better: Literal["lower", "higher"] = "lower"
-    kind: Literal["interval", "tests"] = "interval"
+    kind: Literal["interval", "tests", "exact"] = "interval"
     confidence: float = 0.95
     margin: float | None = None
     correction: Literal["none", "holm", "bonferroni"] = "none"
@@ -53,6 +55,11 @@ class Plan:
     def alpha(self) -> float:
         """1 − confidence."""
         return 1 - self.confidence
+
+    @property
+    def tested(self) -> bool:
+        """Whether p values decide, as one family; else intervals do."""
+        return self.kind != "interval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +128,7 @@ def compare_points(
     cards = [
         _measured(point, arm, values[point], plan, family) for point in values for arm in others
     ]
-    if plan.kind == "tests":
+    if plan.tested:
         p_values = [1.0 if card.p is None else card.p for card in cards]
         corrected = adjusted(p_values, method=plan.correction)
         cards = [
@@ -137,7 +144,7 @@ def _measured(
     """The card with its numbers, before any verdict."""
     one, two = values.get(arm, {}), values.get(plan.baseline, {})
     paired = [s for s in plan.seeds if _finite(one.get(s)) and _finite(two.get(s))]
-    simultaneous = plan.kind == "tests" and plan.correction == "bonferroni" and family > 1
+    simultaneous = plan.tested and plan.correction == "bonferroni" and family > 1
     confidence = 1 - plan.alpha / family if simultaneous else plan.confidence
     card = Card(
         arm=arm,
@@ -162,11 +169,24 @@ def _measured(
         narrow=equivalence_interval(pairs, confidence=1 - _equivalence_alpha(plan, family)),
         sd=pairs.sd,
         correlation=pairs.correlation,
-        p=t_test(pairs),
+        p=_p_of(pairs, list(card.differences.values()), plan),
         detectable=detectable_difference(pairs, alpha=1 - confidence, power=POWER)
         if pairs.sd
         else None,
     )
+
+
+def _p_of(pairs: Pairs, differences: Sequence[float], plan: Plan) -> float | None:
+    """The p of the declared test; None without spread, by the third rule."""
+    if plan.kind != "exact" or pairs.sd == 0:
+        return t_test(pairs)
+    if len(differences) > MOST_PAIRS:
+        raise UsageError(
+            f"study.compare.kind is exact, and there are {len(differences)} pairs; it counts all "
+            f"assignments of up to {MOST_PAIRS}, so give no more seeds, or type "
+            "study.compare.kind=tests"
+        )
+    return sign_flip_test(differences)
 
 
 def _equivalence_alpha(plan: Plan, family: int) -> float:
@@ -201,8 +221,11 @@ def _excludes_zero(card: Card, plan: Plan) -> tuple[bool, str]:
         excludes = low > 0 or high < 0
         return excludes, f"the interval {'excludes' if excludes else 'includes'} 0"
     assert card.p_adjusted is not None
-    below = card.p_adjusted < plan.alpha
     how = "" if plan.correction == "none" else f" after {plan.correction.capitalize()}'s correction"
+    if plan.kind == "exact":  # p takes few values, and one of them may be α itself
+        within = card.p_adjusted <= plan.alpha
+        return within, f"p{how} is {'at most' if within else 'above'} {plan.alpha:.4g}"
+    below = card.p_adjusted < plan.alpha
     return below, f"p{how} is {'below' if below else 'not below'} {plan.alpha:.4g}"
 
 

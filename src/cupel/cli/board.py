@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cupel.cli.progress import LINE_S, REDRAW_S, duration, number
@@ -18,15 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod, RenderableType
     from rich.live import Live
 
-    from cupel.jobs.supervisor import Change
+    from cupel.jobs.worker import Change
     from cupel.studies.manifest import Manifest, PlannedRun
-    from cupel.studies.state import RunState
+    from cupel.studies.state import Look, RunState
 
-_SETTLED = ("finished", "failed", "damaged", "refused")
+_SETTLED = ("finished", "failed", "diverged", "damaged", "refused", "cancelled", "held")
 # What a low terminal shows first.
 _FIRST = (
-    "running", "failed", "refused", "damaged", "crashed", "silent", "interrupted", "planned",
-    "finished",
+    "running", "starting", "failed", "diverged", "refused", "damaged", "crashed", "silent",
+    "interrupted", "waiting", "held", "cancelled", "planned", "finished",
 )  # fmt: skip
 
 
@@ -50,8 +51,8 @@ class Board:
             console = Console(stderr=True)
         self._manifest, self._console, self._clock = manifest, console, clock
         self._labels = {run.run_id: label(run) for run in manifest.runs}
-        self._accepted: dict[str, RunState] = {}  # they change no more
         self._pace: dict[str, tuple[int, float, int]] = {}  # session, when, step: first seen
+        self._first: tuple[float, int, int] | None = None  # when, steps, accepted runs: of all
         self._live: Live | None = None
         self._next = clock()
 
@@ -77,8 +78,8 @@ class Board:
             by_signal = change.detail.startswith("SIG")
             self.line(f"{told}; again, and they are killed" if by_signal else told)
             return
-        if change.kind == "leaving":
-            self.line(change.detail)
+        if not change.name:  # of all runs, or of a place
+            self.line(f"{change.kind:<11} {change.detail}")
             return
         text = f"{change.kind:<11} {self._labels[change.name]}"
         if change.kind == "finished":
@@ -99,6 +100,7 @@ class Board:
 
     def stop(self) -> None:
         """Draw the last state and leave the terminal as it was."""
+        self.look.close()
         if self._live is not None:
             self._draw()
             with telling():
@@ -115,17 +117,20 @@ class Board:
             self.line("; ".join([self._total(states), *running]))
 
     def _states(self) -> list[RunState]:
-        from cupel.studies.state import run_state
-
-        states = []
-        for run in self._manifest.runs:
-            state = self._accepted.get(run.run_id) or run_state(self._manifest, run)
-            if state.status == "finished":
-                self._accepted[run.run_id] = state
-            elif state.status == "running":
+        states = self.look.states()
+        for state in states:
+            if state.status == "running":
                 self._observe(state)
-            states.append(state)
+        if self._first is None:
+            self._first = (self._clock(), *_done(states))
         return states
+
+    @cached_property
+    def look(self) -> Look:
+        """What the display looks at the study with."""
+        from cupel.studies.state import Look
+
+        return Look(self._manifest)
 
     def _observe(self, state: RunState) -> None:
         """Remember where a session was first seen: its pace is counted from there."""
@@ -153,13 +158,26 @@ class Board:
         states = list(states)
         accepted = sum(state.status == "finished" for state in states)
         text = f"{accepted} of {len(states)} runs accepted"
-        for word, among in (("failed", ("failed", "damaged")), ("refused", ("refused",))):
+        told = {"failed": ("failed", "damaged")} | {
+            word: (word,) for word in ("diverged", "refused", "held", "cancelled")
+        }
+        for word, among in told.items():
             if count := sum(state.status in among for state in states):
                 text += f", {count} {word}"
         steps = sum(state.steps - state.step for state in states if state.status not in _SETTLED)
+        pace = self._overall(states)
+        return f"{text}, about {duration(steps / pace)} left" if steps and pace > 0 else text
+
+    def _overall(self, states: list[RunState]) -> float:
+        """Steps a second of all that run: what they make now; once a run has ended, what all have
+        made since we looked first, with what lies between two runs."""
+        if self._first is not None:
+            began, before, ended = self._first
+            steps, accepted = _done(states)
+            if accepted > ended and self._clock() > began:
+                return (steps - before) / (self._clock() - began)
         running = [state for state in states if state.status == "running"]
-        pace = sum(self._steps_a_second(state) or 0.0 for state in running)
-        return f"{text}, about {duration(steps / pace)} left" if steps and pace else text
+        return sum(self._steps_a_second(state) or 0.0 for state in running)
 
     def _table(self, states: list[RunState]) -> RenderableType:
         from rich.console import Group
@@ -194,11 +212,15 @@ class Board:
         return [states[i] for i in sorted(kept)]
 
     def _result(self, run_id: str) -> str:
-        from cupel.studies.state import run_state
-
-        state = run_state(self._manifest, self._manifest.run(run_id))
+        state = self.look.state(self._manifest.run(run_id))
         val = "" if state.val_loss is None else f", val_loss {number(state.val_loss)}"
         return f"step {state.step:,}{val}, {duration(state.seconds)}"
+
+
+def _done(states: Iterable[RunState]) -> tuple[int, int]:
+    """The steps of all runs, and how many runs are accepted."""
+    states = list(states)
+    return sum(one.step for one in states), sum(one.status == "finished" for one in states)
 
 
 def label(run: PlannedRun) -> str:

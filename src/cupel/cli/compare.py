@@ -103,9 +103,9 @@ def _keyed(card: dict[str, Any]) -> dict[str, Any]:
 def _declared(found: Outcome) -> str:
     study = found.manifest.study
     margin = "no margin" if study.compare.margin is None else f"margin ±{study.compare.margin:g}"
-    tests = (
-        f", paired t tests ({study.compare.correction})" if study.compare.kind == "tests" else ""
-    )
+    names = {"tests": "paired t tests", "exact": "exact sign-flip tests"}
+    name = names.get(study.compare.kind)
+    tests = f", {name} ({study.compare.correction})" if name else ""
     return (
         f"Decided by {study.primary.metric} ({study.primary.statistic}), {study.primary.better} "
         f"is better; {study.compare.confidence * 100:g} % t intervals{tests}; {margin}; "

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cupel.config import Recipe
+    from cupel.record.claims import Claim
     from cupel.workloads.training import Trained
 
 
@@ -109,6 +110,8 @@ def train_shown(
     debug: bool = False,
     run_id: str | None = None,
     details: Mapping[str, Any] | None = None,
+    claim: Claim | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train with a display; on ranks other than 0, without one. The rest is as for `train`."""
     from cupel.cli.progress import Progress
@@ -131,6 +134,8 @@ def train_shown(
             details=details,
             display=display,
             debug=debug,
+            claim=claim,
+            changes=changes,
         )
     finally:
         progress.stop()

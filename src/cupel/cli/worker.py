@@ -6,6 +6,7 @@ process makes several, so that torch is loaded once.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -20,27 +21,70 @@ from cupel.errors import CupelError, needing_torch
 
 if TYPE_CHECKING:
     from cupel.config import Recipe
+    from cupel.record.claims import Claim
     from cupel.studies.manifest import Manifest, PlannedRun
 
 Failure = tuple[int, str]  # the exit code that it is worth, and what to tell
 
 
 def train_run(manifest: Manifest, run: PlannedRun) -> None:
-    """Train one run of a study, or go on with it. Raises typer.Exit(75) when it was stopped."""
+    """Train one run of a study, or go on with it. Raises typer.Exit(75) when it was stopped.
+
+    The session that a worker has claimed for it is named in the environment. Why it dies of an
+    exception is written into that session's folder, for whoever judges it.
+    """
     from cupel.checkpoint.stop import EXIT_INTERRUPTED
-    from cupel.cli.run import train_shown
     from cupel.record import layout
+    from cupel.record.claims import VARIABLE, Claim, read_lease
 
     run_dir = manifest.run_dir(run)
-    trained = train_shown(
-        _recipe(manifest, run),
-        manifest.root,
-        run_dir if (run_dir / layout.RUN).exists() else None,
-        run_id=run.run_id,
-        details=_details(manifest, run),
-    )
+    told = os.environ.pop(VARIABLE, None)  # not for processes that this one starts
+    claim = Claim.from_text(run_dir, told) if told else None
+    _dump_stacks_on_request()
+    try:
+        from cupel.cli.run import train_shown
+
+        trained = train_shown(
+            _recipe(manifest, run),
+            manifest.root,
+            run_dir if (run_dir / layout.RUN).exists() else None,
+            run_id=run.run_id,
+            details=_details(manifest, run),
+            claim=claim,
+            changes=read_lease(run_dir, claim.number).get("changes") if claim else None,
+        )
+    except Exception as error:
+        if claim is not None:
+            write_failure(claim, error)
+        raise
     if trained.status == "interrupted":
         raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def write_failure(claim: Claim, error: BaseException) -> None:
+    """Say why this process dies; what cannot be written is left to the log."""
+    from cupel.jobs.attempts import FAILURE
+    from cupel.record import files
+
+    kind, frames = type(error), traceback.extract_tb(error.__traceback__)
+    fields = {
+        "schema": 1,
+        "type": f"{kind.__module__}.{kind.__qualname__}",
+        "mro": [one.__name__ for one in kind.__mro__ if one is not object],
+        "message": str(error)[:10_000],
+        "where": f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "",
+        "begun": claim.adopted(),
+    }
+    with contextlib.suppress(OSError):
+        files.write_json(claim.dir / FAILURE, fields)
+
+
+def _dump_stacks_on_request() -> None:
+    """SIGUSR2 prints what every thread is at: a worker asks for it before it ends a hung run."""
+    import faulthandler
+
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # a closed stderr; Windows
+        faulthandler.register(signal.SIGUSR2, file=2, all_threads=True)
 
 
 def try_run(manifest: Manifest, run: PlannedRun, *, figures: bool) -> Failure | None:
@@ -70,7 +114,8 @@ def _recipe(manifest: Manifest, run: PlannedRun) -> Recipe:
 
 
 def _details(manifest: Manifest, run: PlannedRun) -> dict[str, Any]:
-    return {"study": manifest.name, "arm": run.arm, "point": run.point}
+    details = {"study": manifest.name, "arm": run.arm, "point": run.point}
+    return {**details, "tags": list(getattr(run, "tags", ()))}
 
 
 def begin_trying() -> None:

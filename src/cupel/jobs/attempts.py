@@ -84,7 +84,9 @@ class Attempt:
 def write_attempt(run_dir: Path, attempt: Attempt) -> bool:
     """Write how a session ended, once; whether it was this call that did. Raises OSError."""
     path = layout.session_dir(run_dir, attempt.session) / ATTEMPT
-    return files.create_json_exclusively(path, {"schema": SCHEMA, **asdict(attempt)})
+    fields = {"schema": SCHEMA, **asdict(attempt)}
+    # Of accepted results the session tells the same: not worth a wait for the disk.
+    return files.create_json_exclusively(path, fields, lasting=attempt.outcome != "finished")
 
 
 def read_attempt(run_dir: Path, number: int) -> Attempt | None:

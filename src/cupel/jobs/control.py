@@ -135,8 +135,12 @@ def _said(word: Word, do: str, when: float, fields: Mapping[str, Any]) -> Word:
     match do:
         case "hold":
             by_breaker = bool(fields.get("breaker"))
+            if by_breaker and word.held:  # a person's hold stays a person's
+                return word
             return replace(word, held=True, by_breaker=by_breaker, why=str(fields.get("why", "")))
         case "release":
+            if fields.get("breaker") and not word.by_breaker:
+                return word
             return replace(word, held=False, by_breaker=False, why="")
         case "boost" if isinstance(fields.get("priority"), int):
             return replace(word, priority=fields["priority"])

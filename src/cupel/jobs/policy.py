@@ -9,6 +9,7 @@ docs/failures.md is this page for users.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -24,6 +25,7 @@ MORE_MEMORY = 1.5
 LONGEST_WAIT_S = 600.0
 CLOCKS_S = 60.0  # an attempt that ended further in the future was told by a clock that is wrong
 ALIKE = 3  # runs with one early failure that are taken for all
+UNLUCKY = 10  # times in a row that a run may be lost with its supervisor before its first step
 QUARANTINE_S = 3600.0
 RUNS_OF_A_DEVICE = 2  # that its host's fault has ended, before it is suspected
 DEVICES_OF_A_HOST = 3  # that are in quarantine, before the host is
@@ -36,7 +38,8 @@ class Row:
     A run is started again at most `retries` times after failures of this class, whatever came
     between; and `stalled` times in a row without having come further, together with the other
     classes that have such a number. None: as often as it takes. `backoff_s` is the first wait,
-    which doubles. A class that does not count is the fault of nobody's run.
+    which doubles; of classes with a number `stalled`, it comes before the second time in a row. A
+    class that does not count is the fault of nobody's run.
     """
 
     retries: int | None
@@ -152,6 +155,9 @@ def _too_often(attempts: Sequence[Attempt]) -> str:
         return "it ended alike before"
     if row.retries is not None and len(alike) > row.retries:
         return f"retried {row.retries} times" if row.retries > 1 else "retried once"
+    unlucky = list(itertools.takewhile(_is_no_fault, reversed(attempts)))
+    if len(unlucky) > UNLUCKY:  # so often that it might be the run after all
+        return f"{len(unlucky)} times in a row before its first step"
     stalled = _stalled(attempts)
     if row.stalled is not None and stalled > row.stalled:
         furthest = max(one.last_step for one in attempts)
@@ -165,8 +171,13 @@ def _stalled(attempts: Sequence[Attempt]) -> int:
     for one, further in zip(reversed(attempts), reversed(progressed(attempts)), strict=True):
         if further:
             return count
-        count += row_of(one.outcome).stalled is not None
+        count += row_of(one.outcome).stalled is not None and not _is_no_fault(one)
     return count
+
+
+def _is_no_fault(one: Attempt) -> bool:
+    """Whether it was lost with its supervisor before its first step: no word about the run."""
+    return one.outcome == "lost" and not one.begun
 
 
 def _changes(attempts: Sequence[Attempt], told: int) -> dict[str, Any]:
@@ -242,8 +253,10 @@ def _in_time(kept: Decision, attempts: Sequence[Attempt], now: float, salt: str)
     if not row.backoff_s or last.ended > now + CLOCKS_S:
         return kept
     before = sum(row_of(one.outcome) is row for one in attempts) - 1
-    if row.stalled is not None:
-        before = max(_stalled(attempts) - 1, 0)
+    if row.stalled is not None:  # what was killed once is resumed at once
+        before = _stalled(attempts) - 2
+        if before < 0:
+            return kept
     wait = min(row.backoff_s * 2**before, LONGEST_WAIT_S) * _jitter(salt, last.session)
     due = last.ended + wait
     return replace(kept, kind="wait" if due > now else "ready", not_before=due)

@@ -1,7 +1,8 @@
 """Hears that a person or a scheduler wants many runs to stop: `Stopping`.
 
-SIGINT, SIGTERM and SIGHUP raise a flag that whoever supervises reads between two looks at its
-jobs. The same signal a second time insists; a terminal that closes may send two different ones.
+SIGINT, SIGTERM, SIGHUP and SIGUSR1 (Slurm's warning before a time limit) raise a flag that whoever
+supervises reads between two looks at its jobs. A second Ctrl-C insists; schedulers send their
+signals more than once without meaning that.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import threading
 from types import FrameType
 from typing import Any, Self
 
-HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 
 class Stopping:
     """A context manager; inside it `name` tells which signal (or what else) asked first, or None,
-    and `insists` whether a signal came twice. In a thread other than the main one none is heard."""
+    and `insists` whether Ctrl-C came twice. In a thread other than the main one none is heard."""
 
     def __init__(self) -> None:
         self.name: str | None = None
@@ -41,7 +42,7 @@ class Stopping:
             signal.signal(number, handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
-        self.insists |= number in self._seen
+        self.insists |= number == signal.SIGINT and number in self._seen
         self._seen.add(number)
         if self.name is None:
             self.name = signal.Signals(number).name

@@ -257,6 +257,8 @@ def _preload(modules: Sequence[str]) -> str:
             importlib.import_module(module)
     except BaseException:
         return traceback.format_exc()
+    if (environment := sys.modules.get("cupel.record.environment")) is not None:
+        environment.keep()  # the code is as it was imported here, whatever the tree says later
     _forget_exits()
     gc.collect()
     gc.freeze()  # a collection in a job would copy every page that it looks at

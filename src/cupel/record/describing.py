@@ -30,11 +30,18 @@ class Describing(Saying):
     """The documents of a session; `Session` adds its beginning and its end."""
 
     def __init__(
-        self, run_dir: Path, number: int, rank: int, facts: Mapping[str, Any], how: How
+        self,
+        run_dir: Path,
+        number: int,
+        rank: int,
+        facts: Mapping[str, Any],
+        how: How,
+        *,
+        resumed: bool,
     ) -> None:
         """Write session.json, unless it is a further rank's, and open the lines. Raises OSError."""
         self.run_id, self.number = run_dir.name, number
-        self.resumed = number > 1
+        self.resumed = resumed
         self._finished = False
         self._facts = dict(facts)
         self._added: dict[str, Any] = {}  # settings, by this session
@@ -46,7 +53,7 @@ class Describing(Saying):
             "status": "running",
             "started": time.time(),
             "ended": None,
-            "start_step": 0 if number == 1 else None,
+            "start_step": None if resumed else 0,
             **processes.this_process().as_json(),
         }
         del self._state["machine"]  # for the heartbeat only, by which a process is looked for
@@ -83,7 +90,7 @@ class Describing(Saying):
 
         Waits for what is still being found out about this one.
         """
-        if self.number == 1 or self.rank:
+        if not self.resumed or self.rank:
             return []
         self._looking.join(_LOOKING_S)
         before = layout.session_dir(self.run_dir, self.number - 1) / layout.ENVIRONMENT

@@ -29,6 +29,18 @@ _GIT_TIMEOUT_S = 5.0
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "MKL_NUM_THREADS")
 
 
+# What `keep` found: it holds for this process and for all that are forked from it.
+_kept: dict[str, Any] = {}
+
+
+def keep() -> None:
+    """Find out once, for this process and its forks, what takes time: the state of the code, the
+    packages, the GPUs. For a process whose forks run the code as it has imported it."""
+    _kept.update(head=_git_head(), **in_time())
+    if (_kept["git"] or {}).get("dirty"):
+        _kept["patch"] = _masked_patch()
+
+
 def collect() -> dict[str, Any]:
     """All facts about this process, its code and its machine, ready for JSON."""
     return {**at_once(), **in_time()}
@@ -37,7 +49,7 @@ def collect() -> dict[str, Any]:
 def at_once() -> dict[str, Any]:
     """The facts that cost little; of `git` only commit and branch."""
     return {
-        "git": _git_head(),
+        "git": _kept["head"] if "head" in _kept else _git_head(),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": {
@@ -57,6 +69,8 @@ def at_once() -> dict[str, Any]:
 
 def in_time() -> dict[str, Any]:
     """The facts that may take seconds: the state of the code, the packages, the GPUs."""
+    if _kept:
+        return {name: _kept[name] for name in ("git", "packages", "gpus")}
     return {"git": git_state(), "packages": packages(), "gpus": _gpus()}
 
 
@@ -119,13 +133,19 @@ def keep_patch(path: Path) -> dict[str, Any]:
 
     The hash is of what is kept. Raises OSError, and leaves no part of a file then.
     """
-    patch = dirty_patch()
-    if patch is None:
+    found = _kept["patch"] if "patch" in _kept else _masked_patch()
+    if found is None:
         return {"dirty_patch_sha256": None}
-    patch, masked = secrets.masked_patch(patch)
+    patch, masked = found
     files.write_bytes(path, patch)
     told = {"dirty_patch_sha256": sha256(patch).hexdigest()}
     return {**told, "dirty_patch_masked_lines": masked} if masked else told
+
+
+def _masked_patch() -> tuple[bytes, int] | None:
+    """The difference without keys, and in how many lines there were some."""
+    patch = dirty_patch()
+    return None if patch is None else secrets.masked_patch(patch)
 
 
 def packages() -> dict[str, str]:

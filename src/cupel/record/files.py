@@ -33,28 +33,33 @@ _BLOCK = 64 * 1024
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # of a regular file no read ever waits
 
 
-def write_json(path: Path, fields: Mapping[str, Any]) -> None:
-    """Replace a JSON file at once. Raises OSError, and TypeError for what is not JSON."""
-    write_bytes(path, codec.encode_document(fields))
+def write_json(path: Path, fields: Mapping[str, Any], *, lasting: bool = True) -> None:
+    """Replace a JSON file at once. Raises OSError, and TypeError for what is not JSON.
+
+    One that is not `lasting` is as whole for whoever looks, but a power loss may take it: for what
+    ends with the machine anyway. It costs no wait for the disk.
+    """
+    write_bytes(path, codec.encode_document(fields), lasting=lasting)
 
 
-def write_bytes(path: Path, content: bytes) -> None:
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
     """Replace any file at once. Raises OSError, and leaves nothing behind then."""
-    temporary = _written_beside(path, content)
+    temporary = _written_beside(path, content, lasting=lasting)
     try:
         temporary.replace(path)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
 
 
-def create_json_exclusively(path: Path, fields: Mapping[str, Any]) -> bool:
+def create_json_exclusively(path: Path, fields: Mapping[str, Any], *, lasting: bool = True) -> bool:
     """Create a JSON file, whole, unless it exists; whether it was this call that created it.
 
     Of any number of processes that try, exactly one is told True. Raises OSError.
     """
-    temporary = _written_beside(path, codec.encode_document(fields))
+    temporary = _written_beside(path, codec.encode_document(fields), lasting=lasting)
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -65,7 +70,8 @@ def create_json_exclusively(path: Path, fields: Mapping[str, Any]) -> bool:
         return _created_without_links(path, temporary.read_bytes())
     finally:
         temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+    if lasting:
+        sync_folder(path.parent)
     return True
 
 
@@ -181,10 +187,10 @@ def sweep(folder: Path) -> list[Path]:
     return removed
 
 
-def _written_beside(path: Path, content: bytes) -> Path:
+def _written_beside(path: Path, content: bytes, *, lasting: bool = True) -> Path:
     temporary = path.with_name(temporary_name(path.name))
     try:
-        _write_new(temporary, content)
+        _write_new(temporary, content, lasting=lasting)
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
@@ -202,11 +208,12 @@ def _created_without_links(path: Path, content: bytes) -> bool:
     return True
 
 
-def _write_new(path: Path, content: bytes) -> None:
+def _write_new(path: Path, content: bytes, *, lasting: bool = True) -> None:
     with path.open("xb") as file:
         file.write(content)
         file.flush()
-        os.fsync(file.fileno())
+        if lasting:
+            os.fsync(file.fileno())
 
 
 def is_stale(path: Path) -> bool:

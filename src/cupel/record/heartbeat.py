@@ -30,8 +30,8 @@ _STOPPING_S = 5.0  # a thread that hangs on a dead disk must not keep its proces
 
 
 def write_heartbeat(path: Path) -> None:
-    """Write which process this is. Raises OSError."""
-    files.write_json(path, _this_process())
+    """Write which process this is. Raises OSError. A power loss ends the process, too."""
+    files.write_json(path, _this_process(), lasting=False)
 
 
 def create_heartbeat(path: Path) -> bool:
@@ -47,6 +47,7 @@ class Heartbeat:
 
     `sync()` is called every 1.5 s; `on_problem(error)` hears what it raises, and of the heartbeat's
     own errors. With `folder`, an open folder, the file is touched in it wherever it was moved to.
+    It is touched every five seconds, or `every` so many.
     """
 
     def __init__(
@@ -56,8 +57,9 @@ class Heartbeat:
         sync: Callable[[], None],
         on_problem: Callable[[Exception], None],
         folder: int | None = None,
+        every: float | None = None,
     ) -> None:
-        self._path, self._folder = path, folder
+        self._path, self._folder, self._every = path, folder, every or TOUCH_S
         self._sync, self._on_problem = sync, on_problem
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="cupel-heartbeat", daemon=True)
@@ -69,10 +71,10 @@ class Heartbeat:
         self._thread.join(_STOPPING_S)
 
     def _beat(self) -> None:
-        touched = time.monotonic()
-        while not self._stopped.wait(SYNC_S):
+        touched, wake = time.monotonic(), min(SYNC_S, self._every)
+        while not self._stopped.wait(wake):
             try:
-                if time.monotonic() - touched >= TOUCH_S - SYNC_S / 2:
+                if time.monotonic() - touched >= self._every - wake / 2:
                     touched = time.monotonic()
                     if self._folder is None:
                         os.utime(self._path)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from cupel.errors import RecordError, ResumeError, UnknownName, UsageError
 from cupel.record import checkpoints, compaction, console, files, layout
+from cupel.record.claims import is_claim
 from cupel.record.codec import decode_line
 from cupel.record.curve import Range, checked_range, edges_of
 from cupel.record.heartbeat import sign
@@ -419,9 +420,16 @@ def find_to_resume(root: str | Path | None, project: str, identity: str) -> RunR
 
 
 def holds_part_of_a_run(folder: Path) -> bool:
-    """Whether a folder that stands where a run stands holds anything of one."""
-    parts = (layout.RUN, layout.CONFIG, layout.SESSIONS)
-    return any((folder / part).exists() for part in parts)
+    """Whether a folder that stands where a run stands holds anything of one.
+
+    Sessions that were claimed, and never began, are nothing of a run yet.
+    """
+    if any((folder / part).exists() for part in (layout.RUN, layout.CONFIG)):
+        return True
+    numbers = layout.session_numbers(folder)
+    if not numbers:
+        return (folder / layout.SESSIONS).exists()
+    return any(not is_claim(layout.session_dir(folder, number)) for number in numbers)
 
 
 def _axis(x: str) -> str:

@@ -21,9 +21,10 @@ from typing import Any, Literal, Self
 
 from cupel.errors import RecordError
 from cupel.record import codec, environment, files, layout
+from cupel.record.claims import Claim, adopt_session, has_begun, read_lease
 from cupel.record.console import Console
 from cupel.record.describing import Describing
-from cupel.record.heartbeat import Heartbeat
+from cupel.record.heartbeat import TOUCH_S, Heartbeat
 from cupel.record.opening import (
     How,
     check_document,
@@ -58,12 +59,14 @@ class Session(Describing):
         how: How,
         *,
         rank: int = 0,
+        resumed: bool = False,
+        claim: Claim | None = None,
     ) -> None:
         """Open the place that was taken by `beat`. Raises OSError, and gives it back then."""
         try:
-            super().__init__(run_dir, number, rank, facts, how)
+            super().__init__(run_dir, number, rank, facts, how, resumed=resumed)
         except OSError:  # leave nothing behind that would count as alive
-            if rank == 0:
+            if rank == 0 and claim is None:
                 shutil.rmtree(beat.parent, ignore_errors=True)
             else:
                 beat.unlink(missing_ok=True)
@@ -75,6 +78,7 @@ class Session(Describing):
             sync=self._sync,
             on_problem=partial(self.problem, "heartbeat"),
             folder=self._folder.fd,
+            every=_beat_of(claim),
         )
         try:
             if how.system_every:
@@ -106,15 +110,19 @@ class Session(Describing):
         durability: Durability = "process",
         console: bool = False,
         system_every: float = 0.0,
+        claim: Claim | None = None,
     ) -> Self:
         """Begin a new run; `identity` is the hash of what its configuration means.
 
         `details` are further facts for run.json (the workload, hashes of the data), and `group`
-        names what runs belong together. A project's folder may be a link; the run's may not.
+        names what runs belong together. With `claim`, the run's session was taken beforehand, and
+        is adopted. A project's folder may be a link; the run's may not.
         Raises UsageError for impossible names and for what JSON cannot hold, before anything is
-        written; RecordError when the root cannot be written to or the run exists already.
+        written; RecordError when the root cannot be written to or the run exists already; and what
+        `adopt_session` raises.
         """
         how = How(strict, durability, console, system_every)
+        number = claim.number if claim else 1
         check_group(group)
         root = layout.record_root(root)
         layout.check_name("project", project)
@@ -134,7 +142,7 @@ class Session(Describing):
             **({} if group is None else {"group": group}),
             "created": time.time(),
             "status": "running",
-            "session": 1,
+            "session": number,
         }
         described = {**shared, "config": config, "origins": origins or {}}
         check_document(layout.CONFIG, described)
@@ -142,17 +150,18 @@ class Session(Describing):
         with recording(root):
             layout.refuse_link(run_dir)
             run_dir.mkdir(parents=True, exist_ok=True)
+            beat = adopt_session(claim) if claim else None
             # Never replaced: whoever else starts the same run writes the same, or comes too late.
             files.create_json_exclusively(run_dir / layout.CONFIG, described)
             files.create_json_exclusively(run_dir / layout.RUN, run)
             try:
-                beat = take_session(run_dir, 1)
+                beat = beat or take_session(run_dir, 1)
             except FileExistsError as error:
                 raise RecordError(
                     f"the run {run_id} exists already in {run_dir.parent}; resume it, or start "
                     "one with another id"
                 ) from error
-            return cls(run_dir, 1, beat, facts, how)
+            return cls(run_dir, number, beat, facts, how, claim=claim)
 
     @classmethod
     def resume(
@@ -163,21 +172,25 @@ class Session(Describing):
         durability: Durability = "process",
         console: bool = False,
         system_every: float = 0.0,
+        claim: Claim | None = None,
     ) -> Self:
-        """Open the next session of an existing run.
+        """Open the next session of an existing run, or with `claim` adopt the one that was taken.
 
         Raises ResumeError when the run is finished, when its last session is alive, or when
-        another process opens the next session first; RecordError when there is no such run.
+        another process opens the next session first; RecordError when there is no such run; and
+        what `adopt_session` raises.
         """
         how = How(strict, durability, console, system_every)
-        number, facts = next_number(run_dir), environment.at_once()
+        number = claim.number if claim else next_number(run_dir)
+        facts = environment.at_once()
         with recording(run_dir):
             files.sweep(run_dir)
             try:
-                beat = take_session(run_dir, number)
+                beat = adopt_session(claim) if claim else take_session(run_dir, number)
             except FileExistsError as error:
                 raise lost_race(run_dir, number) from error
-            session = cls(run_dir, number, beat, facts, how)
+            resumed = has_begun(run_dir, before=number)
+            session = cls(run_dir, number, beat, facts, how, resumed=resumed, claim=claim)
             session._update_run("running")
         return session
 
@@ -275,3 +288,9 @@ class Session(Describing):
             take=take,
             on_problem=partial(self.problem, "system"),
         )
+
+
+def _beat_of(claim: Claim | None) -> float | None:
+    """Seconds between two signs of life where a short lease needs more of them."""
+    lease = None if claim is None else read_lease(claim.run_dir, claim.number).get("lease_s")
+    return min(TOUCH_S, lease / 4) if isinstance(lease, int | float) and lease > 0 else None

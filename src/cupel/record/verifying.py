@@ -23,6 +23,7 @@ from typing import Any
 
 from cupel.errors import CheckpointError, RecordError
 from cupel.record import checkpoints, files, inventory, layout, manifests, media
+from cupel.record.claims import is_unadopted
 from cupel.record.lines import LineFile
 from cupel.record.reader import SessionInfo
 from cupel.record.summary import rule_of
@@ -113,7 +114,9 @@ class _Check:
         folder = layout.session_dir(self.run_dir, number)
         place = f"{layout.SESSIONS}/{folder.name}"
         # A kill may have come before these were there, and session.json comes before any line.
-        whole = SessionInfo.read(self.run_dir, number).status in _STATUSES[1:]
+        # Nor are they when a session was claimed, and nothing began in it.
+        status = SessionInfo.read(self.run_dir, number).status
+        whole = status in _STATUSES[1:] and not is_unadopted(folder)
         begun = bool(layout.segments(folder, "metrics"))
         fields = self._document(f"{place}/{layout.SESSION}", needed=whole or begun)
         if fields is not None:

@@ -120,12 +120,17 @@ def discussion(found: Outcome, ledger: Ledger) -> Iterator[Claim]:
         len(decided) > 1 and study.compare.correction == "none",
         ("comparisons", "confidence"),
     )
-    tests = study.compare.kind == "tests" and bool(decided)
+    tests = study.compare.kind != "interval" and bool(decided)
     yield Claim(
         "*Better* and *worse* go by p values corrected for the family of comparisons, "
         "*equivalent* by intervals at 1 − 2α/m for m comparisons; the intervals that are printed "
         "are not adjusted, each holds on its own.",
         tests and study.compare.correction == "holm",
+    )
+    yield Claim(
+        "*Better* and *worse* go by exact sign-flip tests, which assume no distribution; the t "
+        "intervals beside them assume differences that are about normal, so the two may disagree.",
+        study.compare.kind == "exact" and bool(decided),
     )
     yield Claim(
         "The intervals are widened so that all of them hold together, as do the corrected p "

@@ -35,9 +35,10 @@ def decided(found: Outcome) -> list[Block]:
         "best": f"the {primary.better[:-2]}est over all evaluations of a run",
     }[primary.statistic]
     seeds = ", ".join(map(str, study.seeds))
+    names = {"tests": "paired t tests", "exact": "exact sign-flip tests of the pairs"}
     tests = (
-        f"; paired t tests as one family, correction: {plan.correction}"
-        if plan.kind == "tests"
+        f"; {names[plan.kind]} as one family, correction: {plan.correction}"
+        if plan.kind in names
         else ""
     )
     margin = "none declared, so no verdict can be *equivalent*"
@@ -52,11 +53,16 @@ def decided(found: Outcome) -> list[Block]:
         f"intervals: t intervals of the mean difference at {100 * plan.confidence:g} %{tests}",
         f"margin: {margin}",
     ]
+    decides = {
+        "interval": "the interval excludes 0",
+        "tests": "the corrected p is below α",
+        "exact": "the corrected p is at most α",
+    }
     rules = (
         "Verdicts, in this order: with fewer than two pairs there is none; *equivalent* when the "
         "interval at 1 − 2α lies inside the margin (two one-sided tests; α/m for m comparisons "
         "when tests are corrected); *better* or *worse* when "
-        f"{'the corrected p is below α' if plan.kind == 'tests' else 'the interval excludes 0'}; "
+        f"{decides[plan.kind]}; "
         "else *undecided*: the data leave it open. Runs that diverge are counted and named, not "
         "paired."
     )

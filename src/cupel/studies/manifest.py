@@ -1,90 +1,35 @@
 """A study's manifest: the frozen list of its runs, in `runs/<project>/studies/<study>/`.
 
 It is written once, before the first run, and says everything that decides: the question, every
-cell's settings, every run's id, and how arms will be compared. A run's folder lies beside those of
-all other runs of the project. Unknown keys are ignored when a manifest is read. Imports no torch.
+cell's settings, every run's id, and how arms will be compared. A study that is widened gets further
+files beside it, see `cupel.studies.stored`. A run's folder lies beside those of all other runs of
+the project. Imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from cupel.config import Settings, differences, from_config
-from cupel.errors import RecordError, UnknownName, UsageError
+from cupel.errors import RecordError, UnknownName
 from cupel.names import STUDIES
-from cupel.record import files
-from cupel.studies.settings import StudySettings
+from cupel.studies import stored
+from cupel.studies.planned import Cell, Manifest, PlannedRun
+from cupel.studies.stored import MANIFEST, SCHEMA
+from cupel.studies.widening import changes, extend, refuse
 
-MANIFEST = "manifest.json"
-SCHEMA = 1
-
-# What may differ from the frozen study: it decides nothing.
-_FREE = {"workers": True, "arms": True, "grid": True}  # arms and grid are in every cell's settings
-_LISTED = 6  # differences in a message
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One arm at one point of the grid: the settings that all its seeds share."""
-
-    arm: str
-    point: str  # "" when the study has no grid, else as "lr=0.001,width=128"
-    changes: Mapping[str, Any]  # what the arm and the point set, by dotted name
-    config: Mapping[str, Any]  # everything, resolved; `seed` in it is the first seed
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedRun:
-    """One run of a study: a cell with a seed."""
-
-    run_id: str  # <study>-<arm>-<point>-s<seed>-<hash8>
-    arm: str
-    point: str
-    seed: int
-    identity: str  # of the run's resolved recipe
-    cell: int  # index into `Manifest.cells`
-
-
-@dataclass(frozen=True, slots=True)
-class Manifest:
-    """A study as it was frozen."""
-
-    folder: Path  # runs/<project>/studies/<name>
-    name: str
-    project: str
-    about: str
-    study: StudySettings
-    cells: tuple[Cell, ...]
-    runs: tuple[PlannedRun, ...]
-    created: float
-
-    @property
-    def root(self) -> Path:
-        """The record root that project and study lie in."""
-        return self.folder.parents[2]
-
-    @property
-    def baseline(self) -> str:
-        """The arm that others are held against: the declared one, else the first."""
-        return self.study.compare.baseline or next(iter(self.study.arms))
-
-    def run_dir(self, run: PlannedRun) -> Path:
-        """The folder of a run, whether it is there or not."""
-        return self.root / self.project / run.run_id
-
-    def run(self, run_id: str) -> PlannedRun:
-        """The planned run of an id. Raises UnknownName."""
-        for run in self.runs:
-            if run.run_id == run_id:
-                return run
-        raise UnknownName(f"run of study {self.name}", run_id, [run.run_id for run in self.runs])
-
-    def config_of(self, run: PlannedRun) -> dict[str, Any]:
-        """The resolved configuration of a run."""
-        return {**self.cells[run.cell].config, "seed": run.seed}
+__all__ = [
+    "MANIFEST",
+    "SCHEMA",
+    "Cell",
+    "Manifest",
+    "PlannedRun",
+    "find_study",
+    "freeze",
+    "load_manifest",
+    "study_dir",
+    "study_dirs",
+]
 
 
 def study_dir(root: Path, project: str, name: str) -> Path:
@@ -92,65 +37,90 @@ def study_dir(root: Path, project: str, name: str) -> Path:
     return root / project / STUDIES / name
 
 
-def freeze(manifest: Manifest) -> Manifest:
-    """Write the manifest, once; the frozen one. Planning the same study again adds nothing.
+def freeze(manifest: Manifest, *, widen: bool = False) -> Manifest:
+    """Write the manifest, once; the frozen one. Planning the same study again adds nothing, nor
+    does a plan that the study was begun with and has been widened since.
 
+    With `widen` a study that is frozen grows by what the plan has besides, in a file of its own.
     Raises UsageError that lists what differs when another plan was frozen under this name,
     RecordError when nothing can be written.
     """
+    is_new = not stored.part_path(manifest.folder, 1).exists()  # or all of it is encoded in vain
+    if is_new and _created(manifest, part=1, begun=None):
+        return manifest
+    while True:
+        frozen = load_manifest(manifest.folder)
+        if not widen:
+            _refuse_another(frozen, manifest)
+            return frozen
+        wide = extend(frozen, manifest)
+        if wide is frozen:
+            return frozen
+        if _created(wide, part=frozen.parts + 1, begun=frozen):
+            return load_manifest(manifest.folder)
+
+
+def load_manifest(folder: Path, *, parts: int | None = None) -> Manifest:
+    """The frozen study in a folder, with all its parts or the first few.
+
+    Raises RecordError when it is absent, damaged or too new.
+    """
+    first = part = stored.read(stored.part_path(folder, 1))
+    cells, runs = list(part.cells), list(part.runs)
+    count = stored.part_count(folder) if parts is None else parts
+    for number in range(2, count + 1):
+        path = stored.part_path(folder, number)
+        part = stored.read(path, before=part.hash, cells=cells)
+        cells += part.cells
+        runs += part.runs
+    try:
+        study = stored.settings_of(part.study)
+    except ValueError as error:
+        raise stored.damaged(stored.part_path(folder, count), error) from error
+    return Manifest(
+        folder=folder,
+        name=first.name,
+        project=first.project,
+        about=first.about,
+        study=study,
+        cells=tuple(cells),
+        runs=tuple(runs),
+        created=first.created,
+        parts=count,
+        frozen_hash=part.hash,
+    )
+
+
+def _created(manifest: Manifest, *, part: int, begun: Manifest | None) -> bool:
+    """Whether this call created the part, with what the manifest has beyond what was begun."""
+    cells, runs, before = (0, 0, "") if begun is None else _sizes(begun)
     try:
         manifest.folder.mkdir(parents=True, exist_ok=True)
-        if files.create_json_exclusively(manifest.folder / MANIFEST, _as_json(manifest)):
-            return manifest
+        return stored.create(
+            manifest,
+            part=part,
+            cells=manifest.cells[cells:],
+            runs=manifest.runs[runs:],
+            before=before,
+        )
     except OSError as error:
         raise RecordError(
             f"cannot write the study to {manifest.folder}: {error.strerror or error}; choose "
             "another place with --root or CUPEL_ROOT"
         ) from error
-    frozen = load_manifest(manifest.folder)
-    if changed := list(dict.fromkeys(_changes(frozen, manifest))):
-        listed = "; ".join(changed[:_LISTED]) + ("; …" if len(changed) > _LISTED else "")
-        raise UsageError(
-            f"study {manifest.name} was begun with other settings ({listed}); give this one "
-            f"another name (name=NAME), or delete {manifest.folder}"
-        )
-    return frozen
 
 
-def load_manifest(folder: Path) -> Manifest:
-    """The frozen study in a folder. Raises RecordError when it is absent, damaged or too new."""
-    path = folder / MANIFEST
-    found = files.read_json(path)
-    if isinstance(found.get("schema"), int) and found["schema"] > SCHEMA:
-        raise RecordError(f"{path} was written by a newer cupel; update cupel to read it")
-    try:
-        manifest = Manifest(
-            folder=folder,
-            name=found["name"],
-            project=found["project"],
-            about=found["about"],
-            study=StudySettings.model_validate(_known(StudySettings, found["study"])),
-            cells=tuple(Cell(**_known(Cell, cell)) for cell in found["cells"]),
-            runs=tuple(PlannedRun(**_known(PlannedRun, run)) for run in found["runs"]),
-            created=found["created"],
-        )
-        for run in manifest.runs:
-            _check(manifest, run)
-        return manifest
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        told = " ".join(str(error).split())
-        raise RecordError(
-            f"{path} is damaged ({type(error).__name__}: {told}); restore it from a copy, or "
-            "delete it and plan the study again"
-        ) from error
+def _sizes(frozen: Manifest) -> tuple[int, int, str]:
+    return len(frozen.cells), len(frozen.runs), frozen.hash
 
 
-def _check(manifest: Manifest, run: PlannedRun) -> None:
-    """Raises ValueError for a run that belongs to no cell."""
-    if not (isinstance(run.cell, int) and 0 <= run.cell < len(manifest.cells)):
-        raise ValueError(f"run {run.run_id} has cell {run.cell} of {len(manifest.cells)}")
-    if run.arm not in manifest.study.arms or not isinstance(run.seed, int):
-        raise ValueError(f"run {run.run_id} has arm {run.arm!r} and seed {run.seed!r}")
+def _refuse_another(frozen: Manifest, planned: Manifest) -> None:
+    """Raises UsageError unless the plan is the frozen one, or was before it was widened."""
+    found = changes(frozen, planned)
+    for parts in range(1, frozen.parts):
+        if found and not changes(load_manifest(frozen.folder, parts=parts), planned):
+            return
+    refuse(frozen, found)
 
 
 def find_study(root: Path, text: str) -> Path:
@@ -192,61 +162,3 @@ def _is_study(folder: Path) -> bool:
         return (folder / MANIFEST).is_file()
     except (OSError, ValueError):  # text that cannot be a path
         return False
-
-
-def _as_json(manifest: Manifest) -> dict[str, Any]:
-    return {
-        "schema": SCHEMA,
-        "name": manifest.name,
-        "project": manifest.project,
-        "about": manifest.about,
-        "created": manifest.created,
-        "study": manifest.study.model_dump(mode="json"),
-        "cells": [asdict(cell) for cell in manifest.cells],
-        "runs": [asdict(run) for run in manifest.runs],
-    }
-
-
-def _known(kind: type[Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What this cupel knows of a mapping that a newer one may have written."""
-    if not issubclass(kind, Settings):
-        return {one.name: given[one.name] for one in fields(kind)}
-    known: dict[str, Any] = {}
-    for name, one in kind.model_fields.items():
-        if name in given:
-            inner: Any = one.annotation
-            nested = isinstance(inner, type) and issubclass(inner, Settings)
-            known[name] = _known(inner, given[name]) if nested else given[name]
-    return known
-
-
-def _changes(frozen: Manifest, planned: Manifest) -> Iterator[str]:
-    """What differs, as `arm wave: train.steps: 100 -> 200`; without the arm where all share it."""
-    yield from differences(*(one.study.model_dump(exclude=_FREE) for one in (frozen, planned)))
-    old, new = ({(c.arm, c.point): c.config for c in one.cells} for one in (frozen, planned))
-    for arm, point in sorted(old.keys() ^ new.keys()):
-        change = "absent -> planned" if (arm, point) in new else "planned -> absent"
-        yield f"{_cell_name(arm, point)}: {change}"
-    both = [key for key in old if key in new]
-    changed = {key: differences(_today(old[key]), _numbers(new[key])) for key in both}
-    for key, lines in changed.items():
-        for line in lines:
-            shared = all(line in others for others in changed.values())
-            yield line if shared else f"{_cell_name(*key)}: {line}"
-
-
-def _cell_name(arm: str, point: str) -> str:
-    return f"arm {arm} at {point}" if point else f"arm {arm}"
-
-
-def _today(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Frozen settings with what this cupel adds to them, so that an update changes no study."""
-    try:
-        return _numbers(from_config(config, where=MANIFEST).resolved())
-    except UsageError:
-        return _numbers(config)
-
-
-def _numbers(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without the seed, which is the study's, and without words about them."""
-    return {name: value for name, value in config.items() if name not in ("seed", "about", "name")}

@@ -16,10 +16,11 @@ from typing import Any
 
 from cupel.errors import RecordError
 from cupel.jobs.reasons import failure_of
+from cupel.record import layout
 from cupel.record.files import read_json
 from cupel.record.reader import RunRecord
 from cupel.studies.manifest import Manifest, PlannedRun
-from cupel.studies.state import refusal_of
+from cupel.studies.state import Look
 
 PLANNED = "planned"  # a run whose folder is not there yet
 REFUSED = "refused"  # a run that could not begin
@@ -67,16 +68,20 @@ class RunOutcome:
 
 def read_runs(manifest: Manifest) -> tuple[RunOutcome, ...]:
     """Every planned run, in the manifest's order."""
-    return tuple(_read(manifest, run) for run in manifest.runs)
+    look = Look(manifest)
+    try:
+        return tuple(_read(manifest, run, look) for run in manifest.runs)
+    finally:
+        look.close()
 
 
-def _read(manifest: Manifest, run: PlannedRun) -> RunOutcome:
+def _read(manifest: Manifest, run: PlannedRun, look: Look) -> RunOutcome:
     folder = manifest.run_dir(run)
-    if not folder.exists():
-        refusal = refusal_of(manifest, run)
-        return RunOutcome(
-            run, folder, REFUSED if refusal else PLANNED, reason=refusal or "not started"
-        )
+    if not (folder / layout.RUN).exists():
+        state = look.state(run) if folder.exists() else None
+        refused = state is not None and state.status == REFUSED
+        why = state.reason if state is not None and state.reason else "not started"
+        return RunOutcome(run, folder, REFUSED if refused else PLANNED, reason=why)
     record = RunRecord(folder)
     primary = manifest.study.primary
     rows = record.history([primary.metric])

@@ -94,7 +94,9 @@ def unequal_settings(manifest: Manifest, arm: str, point: str) -> list[Inequalit
     settings that this cupel accepts.
     """
     configs = {cell.arm: cell.config for cell in manifest.cells if cell.point == point}
-    base, other = configs[manifest.baseline], configs[arm]
+    if manifest.baseline not in configs or arm not in configs:  # left out there by a filter
+        return []
+    base, other = dict(configs[manifest.baseline]), dict(configs[arm])
     left_out = _WITHOUT_EFFECT | _inert(base) | _inert(other)
     if ":" not in str(other.get("workload")):  # of a workload of a user's own it may be anything
         left_out |= {"sample"}

@@ -42,6 +42,9 @@ class Prepared:
     workload: Workload
     dispatcher: Dispatcher
     world: World
+    # What the run is called and identified by: `recipe` without what only this session has
+    # otherwise, such as smaller micro-batches on a device that is short of memory.
+    planned: Recipe
 
     @property
     def train(self) -> TrainSettings:
@@ -74,9 +77,19 @@ class Prepared:
 
 
 def prepare(
-    recipe: Recipe, world: World, *, root: Path, resume: Path | None, debug: bool
+    planned: Recipe,
+    world: World,
+    *,
+    root: Path,
+    resume: Path | None,
+    debug: bool,
+    changes: Mapping[str, Any] | None = None,
 ) -> Prepared:
-    """Build workload and monitors and check them. Raises UsageError of many kinds."""
+    """Build workload and monitors and check them; `changes` are settings of this session only.
+
+    Raises UsageError of many kinds.
+    """
+    recipe = planned.with_changes(changes) if changes else planned
     figures = recipe.section("figures", FigureSettings)
     if figures.formats and find_spec("matplotlib") is None:
         raise MissingDependency("matplotlib", extra="analysis", purpose="drawing figures")
@@ -84,7 +97,8 @@ def prepare(
         workload = registry.resolve("workload", recipe.workload).build(
             recipe.workload_settings, seed=recipe.seed
         )
-    ready = Prepared(recipe, workload, _dispatcher(recipe, workload, debug=debug), world)
+    dispatcher = _dispatcher(recipe, workload, debug=debug)
+    ready = Prepared(recipe, workload, dispatcher, world, planned)
     if resume is not None:
         _check_same_run(ready, RunRecord(resume))
     shares = world.size * ready.train.accumulate
@@ -125,8 +139,8 @@ def _check_same_run(ready: Prepared, record: RunRecord) -> None:
     """A run goes on only with the settings and the data that it began with."""
     if record.problem:
         raise RecordError(record.problem)
-    if record.identity != ready.recipe.identity():
-        changed = differences(_numbers(record.config), _numbers(ready.recipe.resolved()))
+    if record.identity != ready.planned.identity():
+        changed = differences(_numbers(record.config), _numbers(ready.planned.resolved()))
         listed = "; ".join(changed[:4]) + ("; …" if len(changed) > 4 else "")
         raise ResumeError(
             f"run {record.run_id} was started with other settings ({listed}); "

@@ -20,6 +20,7 @@ from cupel.checkpoint.stop import StopRequest
 from cupel.config import Recipe
 from cupel.errors import CupelError
 from cupel.events import Dispatcher, Event
+from cupel.record.claims import Claim
 from cupel.record.model import describe_model
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
@@ -69,10 +70,14 @@ def train(
     details: Mapping[str, Any] | None = None,
     display: Display | None = None,
     debug: bool = False,
+    claim: Claim | None = None,
+    changes: Mapping[str, Any] | None = None,
 ) -> Trained:
     """Train a recipe to its end, in a new run or as a new session of the run at `resume`.
 
     A new run is called `run_id`, or gets a free id; `details` are further facts for its run.json.
+    `claim` is the session that was taken for it, and `changes` are settings of this session only,
+    by dotted name; both are recorded.
     Raises UsageError for what can be known before the first step, TrainingFailed or
     CheckpointError for what cannot; such a failure is in the record before it is raised.
     """
@@ -82,14 +87,19 @@ def train(
     world = World.join(settings.device)
     try:
         display.say("preparing data and model")
-        ready = prepare(recipe, world, root=root, resume=resume, debug=debug)
+        ready = prepare(recipe, world, root=root, resume=resume, debug=debug, changes=changes)
         # From here on a signal to stop is heard, so that the session always tells how it ended.
         with StopRequest(leaving=True) as stop:
             session = None
             if world.first and resume is not None:
-                session = Session.resume(resume)
+                session = Session.resume(resume, claim=claim)
             elif world.first:
-                session = _start(ready, root=root, run_id=run_id, details=details or {})
+                session = _start(
+                    ready, root=root, run_id=run_id, details=details or {}, claim=claim
+                )
+            if session is not None and changes:
+                session.event("deviation", changes=dict(changes))
+                session.note(f"in this session only: {_listed(changes)}")
             run_dir = Path(world.from_first(str(session.run_dir) if session else ""))
             if session is None:
                 trained = _follow(ready, run_dir, stop)
@@ -111,10 +121,15 @@ def _set_up_torch(settings: TrainSettings) -> None:
 
 
 def _start(
-    ready: Prepared, *, root: Path, run_id: str | None, details: Mapping[str, Any]
+    ready: Prepared,
+    *,
+    root: Path,
+    run_id: str | None,
+    details: Mapping[str, Any],
+    claim: Claim | None,
 ) -> Session:
     """The first session of a new run. Raises RecordError."""
-    recipe = ready.recipe
+    recipe = ready.planned
     return Session.start(
         root=root,
         project=recipe.project,
@@ -123,6 +138,8 @@ def _start(
         identity=recipe.identity(),
         origins=recipe.origins,
         run_id=run_id,
+        claim=claim,
+        tags=details.get("tags", ()),
         details={
             **details,
             "about": recipe.about,
@@ -132,6 +149,10 @@ def _start(
             "data": ready.offer("describe", {}),
         },
     )
+
+
+def _listed(changes: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in changes.items())
 
 
 def _follow(ready: Prepared, run_dir: Path, stop: StopRequest) -> Trained:
@@ -235,7 +256,7 @@ def _loop(ready: Prepared, run_dir: Path, *, session: Session | None) -> Loop:
         run_dir if session is None else lambda: session.run_dir,
         settings=ready.checkpoint,
         superseded=session.superseded if session is not None else lambda: False,
-        about={"identity": ready.recipe.identity()},
+        about={"identity": ready.planned.identity()},
     )
     return Loop(
         ready.workload,
