@@ -467,6 +467,7 @@ def _end(
     again: str,
 ) -> None:
     """What the study came to, and what to type next."""
+    from cupel.jobs.control import Control
     from cupel.jobs.worker import INTERRUPTED
     from cupel.studies.state import study_state
 
@@ -484,6 +485,9 @@ def _end(
         have = "run has" if len(states) == 1 else "runs have"
         tell(f"{len(states) - accepted} of {len(states)} {have} no accepted results:")
         _tell_reasons(_reasons(states, failures))
+        for (host, device), why in Control.of(manifest.folder).quarantined.items():
+            where = f"{host} {device}".strip()
+            tell(f"nothing begins on {where} for an hour ({why}); the same command lets go of it")
         begun = any(state.status not in ("planned", "refused", "held") for state in states)
         refused = all(change.kind == "refused" for change in failures.values())
         if not all(state.status in ("finished", "diverged") for state in states):
