@@ -187,6 +187,11 @@ def test_a_file_that_was_put_back_from_a_copy_is_read_anew(tmp_path: Path) -> No
     assert control.version > version
 
 
+def test_an_empty_line_says_nothing(tmp_path: Path) -> None:
+    control = told(tmp_path, line("hold", ["a"]) + b"\n" + line("hold", ["b"]))
+    assert (control.version, control.damaged) == (2, 0)
+
+
 def _appends(folder: Path, name: str, lines: int) -> None:
     for number in range(lines):
         append(folder, "boost", [name], priority=number, why="x" * 300)

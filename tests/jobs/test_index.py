@@ -85,6 +85,10 @@ def test_what_was_added_is_there_for_the_next_one_and_the_last_word_counts(
 def test_only_what_was_accepted_in_this_very_folder_is_final(tmp_path: Path) -> None:
     (tmp_path / "sessions" / "0001").mkdir(parents=True)
     failed = Settled("a", "failed", 7, 1, 3)
+    assert not ROW.holds(7, tmp_path, 99), "its results are gone"
+    (tmp_path / "results.json").touch()
+    assert not ROW.holds(7, tmp_path, 99), "its results are empty"
+    (tmp_path / "results.json").write_text("{}")
     assert ROW.holds(7, tmp_path, 99)
     assert not ROW.holds(8, tmp_path, 0)
     assert not ROW.holds(None, tmp_path, 0)

@@ -325,11 +325,76 @@ def test_a_session_that_nobody_judged_is_judged_by_what_it_left(
     assert found.progressed
 
 
-def test_a_disk_that_refuses_a_claim_is_told_in_a_line(tmp_path: Path) -> None:
-    plan(tmp_path, Run("a"))
+def test_a_folder_that_is_none_of_a_run_is_set_aside_and_stops_no_other(tmp_path: Path) -> None:
+    plan(tmp_path, *(Run(name) for name in "abcd"))
     (tmp_path / "p" / "a").write_text("no folder")
-    with pytest.raises(RecordError, match=r"cannot claim a in .*/p/a: Not a directory"):
-        queue_of(tmp_path).claim()
+    (tmp_path / "p" / "b").mkdir()
+    (tmp_path / "p" / "b" / "sessions").write_text("no folder")
+    (tmp_path / "p" / "c" / "sessions").mkdir(parents=True)
+    (tmp_path / "p" / "c" / "sessions" / "0001").write_text("no folder")
+    queue = queue_of(tmp_path)
+    assert names_of(queue) == ["d"]
+    assert sorted(queue.set_aside) == ["a", "b", "c"]
+    assert all(why.startswith("cannot claim it in ") for why in queue.set_aside.values())
+
+
+def test_a_study_that_was_moved_is_not_made_anew_by_a_claim(tmp_path: Path) -> None:
+    plan(tmp_path / "runs", Run("a"))
+    queue = queue_of(tmp_path / "runs")
+    queue.guarded = True
+    (study(tmp_path / "runs") / "manifest.json").touch()
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    with pytest.raises(RecordError, match="the study is gone from"):
+        queue.claim()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_of_runs_that_want_as_much_as_one_that_does_not_fit_no_other_is_looked_at(
+    tmp_path: Path,
+) -> None:
+    plan(tmp_path, *(Run(f"r{n}") for n in range(50)))
+    queue, asked = queue_of(tmp_path), []
+
+    def fits(task: Task, standing: Standing) -> bool:
+        asked.append(task.name)
+        return False
+
+    assert queue.claim(fits) is None
+    assert len(asked) == 50
+    asked.clear()
+    assert queue.claim(fits, is_full=lambda task: True) is None
+    assert asked == ["r0"]
+
+
+def test_a_retry_forgives_sessions_by_number_whatever_the_clocks_say(tmp_path: Path) -> None:
+    plan(tmp_path, Run("a"))
+    queue = queue_of(tmp_path)
+    end(taken(queue), "configuration", ended=time.time() + 3600)  # by a clock that is ahead
+    control.forgive(study(tmp_path), {"a": run_dir(tmp_path, "a")})
+    assert standing(queue, "a").state == "queued"
+    for _ in range(2):
+        end(taken(queue), "configuration", ended=time.time() - 3600)
+        assert standing(queue, "a").state == "failed"
+        control.forgive(study(tmp_path), {"a": run_dir(tmp_path, "a")})
+        assert standing(queue, "a").state == "queued"
+
+
+def test_a_run_that_was_cancelled_and_asked_for_again_goes_on(tmp_path: Path) -> None:
+    """The retry came while it still wrote its checkpoint: its attempt ends after that."""
+    plan(tmp_path, Run("a"))
+    queue = queue_of(tmp_path)
+    claimed = taken(queue)
+    control.append(study(tmp_path), "cancel", ["a"])
+    control.append(study(tmp_path), "retry", ["a"])
+    end(claimed, "cancelled", ended=time.time() + 1)
+    assert standing(queue, "a").state == "queued"
+
+
+def test_an_attempt_under_way_is_no_attempt_yet(tmp_path: Path) -> None:
+    plan(tmp_path, Run("a"))
+    queue = queue_of(tmp_path)
+    claimed = taken(queue)
+    assert list(queue.attempts(claimed.task)) == []
 
 
 def test_who_only_looks_leaves_nothing_behind(tmp_path: Path) -> None:

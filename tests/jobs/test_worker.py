@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,6 +38,10 @@ from crew import (
 )
 from cupel.errors import JobsError, RecordError
 from cupel.jobs import control
+from cupel.jobs.backend import Resources
+from cupel.jobs.packing import Gpu, Ledger, Placement
+from cupel.jobs.policy import Decision
+from cupel.jobs.queue import Standing
 from cupel.jobs.stopping import Stopping
 from cupel.jobs.worker import Change
 from cupel.jobs.workers import Presence, workers_of
@@ -715,3 +723,46 @@ def test_a_damaged_file_of_a_worker_hides_no_other(tmp_path: Path) -> None:
     for name, content in {"x": "{", "y": "[]", "z": '{"worker": 1}'}.items():
         (tmp_path / "workers" / f"{name}.json").write_text(content)
     assert [row["worker"] for row in workers_of(tmp_path)] == ["good"]
+
+
+def test_what_a_killed_worker_left_behind_is_taken_away_by_the_next_one(tmp_path: Path) -> None:
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True
+    )
+    Presence(tmp_path, "old", 1).show(["a"])
+    old = tmp_path / "workers" / "old.json"
+    fields = json.loads(old.read_text()) | {"pid": int(dead.stdout), "start": "1"}
+    old.write_text(json.dumps(fields))
+    (tmp_path / "workers" / "old.clock").touch()
+    Presence(tmp_path, "new", 1).show([])
+    assert [row["worker"] for row in workers_of(tmp_path)] == ["new"]
+    assert not (tmp_path / "workers" / "old.clock").exists()
+
+
+@pytest.mark.parametrize(("elsewhere", "devices"), [(False, (0,)), (True, None)])
+def test_a_device_that_failed_a_run_is_better_than_nothing(
+    tmp_path: Path, elsewhere: bool, devices: tuple[int, ...] | None
+) -> None:
+    """Not while another host may take it; and not one that is in quarantine."""
+    plan(tmp_path, Run("a"))
+    worker = crew.worker_of(tmp_path, Stopping())
+    worker.ledger = Ledger(4, 8000, [Gpu(0)])
+    worker._asked_at = math.inf
+    worker._rows = [{"host": "other", "state": "alive"}] if elsewhere else []
+    (task,) = worker.queue.tasks
+    task = replace(task, resources=Resources(gpus=1))
+    here = worker.queue.host
+    standing = Standing("queued", decision=Decision("ready", "", avoid=((here, "0"),)))
+    placed: list[Placement] = []
+    assert worker._fits(task, standing, placed) is (devices is not None)
+    assert [place.devices for place in placed] == ([devices] if devices else [])
+    worker._give_back(task)
+    control.append(worker.queue.folder, "quarantine", [], why="ECC", host=here, device="0")
+    worker.queue.refresh()
+    assert not worker._fits(task, standing, placed)
+    failed_everywhere = Decision("ready", "", avoid=((here, ""), ("other", "")))
+    control.append(worker.queue.folder, "release", [], host=here)
+    worker.queue.refresh()
+    worker.ledger = None
+    assert worker._fits(task, Standing("queued", decision=failed_everywhere), placed)
+    worker.backend.close()

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cupel.jobs.backend import Resources
+from cupel.studies.manifest import freeze
 from cupel.studies.tasks import queue_of, split_of, tasks_of, worker_name
 from plans import Plans
 
@@ -61,8 +62,7 @@ def test_tasks_take_priorities_resources_and_the_first_moment_from_the_study(pla
 
 def test_the_queue_gives_the_most_urgent_run_first_and_waits_for_its_moment(plans: Plans) -> None:
     rule = 'seeds: [1, 2]\npriorities: [{where: "arm=drop", add: 50}]'
-    manifest = plans(rule)
-    manifest.folder.mkdir(parents=True)
+    manifest = freeze(plans(rule))
     claimed = queue_of(manifest, worker="w").claim()
     assert claimed is not None
     assert manifest.run(claimed.task.name).arm == "drop"

@@ -185,7 +185,10 @@ def release(
 def boost(
     study: Study, runs: Runs = None,
     priority: Annotated[
-        int, typer.Option("--priority", "-p", help="Higher runs first; the plan's is 100.")
+        int,
+        typer.Option(
+            "--priority", "-p", min=-(10**9), max=10**9, help="Higher first; the plan's is 100."
+        ),
     ] = 1000,
     all_runs: All = False, arm: Arm = None, tags: Tag = None, why: Why = "", root: Root = None,
 ) -> None:  # fmt: skip
@@ -296,7 +299,7 @@ def work(
 ) -> None:
     """Work on a study that was begun: claim runs and train them, until none is left.
 
-    Start it on any machine that sees the folder; workers need no service and do no run twice.
+    Start it on any machine that sees the folder; workers need no service and complete no run twice.
     Exit code 0 when what it could do is done, 75 when it was stopped.
 
     \b
@@ -455,7 +458,13 @@ def _steer(
         names = [run.run_id for run in named_runs(manifest, runs)]
     elif not all_runs:
         names = [run.run_id for run in _chosen(manifest, arm, tags)]
-    control.append(manifest.folder, do, names, why=why, **facts)
+    if do == "retry":
+        chosen = manifest.runs if names is None else [manifest.run(name) for name in names]
+        control.forgive(
+            manifest.folder, {run.run_id: manifest.run_dir(run) for run in chosen}, why=why
+        )
+    else:
+        control.append(manifest.folder, do, names, why=why, **facts)
     n = len(manifest.runs) if names is None else len(names)
     tell(f"{do}: {counted(n, 'run')} of {manifest.name}")
 

@@ -359,10 +359,12 @@ def _left_to_run(
         tell(f"{manifest.name}: {len(done)} of {len(states)} {are} accepted already")
     if failed and retry_failed:
         names = [state.run.run_id for state in failed]
-        control.append(manifest.folder, "retry", names, why="--retry-failed")
+        control.forgive(manifest.folder, _folders(manifest, names), why="--retry-failed")
         failed = []
     if refused:  # unasked: what kept them may be mended
-        control.append(manifest.folder, "retry", refused, why="it could not begin; tried again")
+        control.forgive(
+            manifest.folder, _folders(manifest, refused), why="it could not begin; tried again"
+        )
     tries = f"--retry-failed tries {'it' if len(failed) == 1 else 'them'} again"
     result = f"{'its' if len(diverged) == 1 else 'their'} result"
     for told, bad in (
@@ -382,6 +384,10 @@ def _of(states: Sequence[RunState], only: Sequence[PlannedRun] | None) -> list[R
     """The states of the runs that were asked for."""
     names = None if only is None else {run.run_id for run in only}
     return [state for state in states if names is None or state.run.run_id in names]
+
+
+def _folders(manifest: Manifest, names: Sequence[str]) -> dict[str, Path]:
+    return {name: manifest.run_dir(manifest.run(name)) for name in names}
 
 
 def _release_by_breaker(manifest: Manifest) -> None:
@@ -506,6 +512,9 @@ def _reasons(states: Sequence[RunState], failures: Mapping[str, Change]) -> dict
         if state.status != "finished":
             change = failures.get(state.run.run_id)
             why = change.detail if change else state.reason
+            if why and state.status in ("held", "cancelled"):
+                undo = {"held": "release", "cancelled": "retry"}[state.status]
+                why = f"{state.status}: {why} (to undo: cupel jobs {undo})"
             unknown = "not started" if state.status == "planned" else state.status
             reasons[label(state.run)] = why or unknown
     return reasons

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cupel.errors import RecordError
-from cupel.record import codec
+from cupel.record import codec, layout
 
 CONTROL = "control.jsonl"
 SCHEMA = 1
@@ -37,6 +37,7 @@ class Word:
     priority: int | None = None
     cancelled: bool = False
     retried: float = 0.0  # attempts that ended before are forgiven
+    forgiven: int = 0  # and, where it is told, sessions up to this number, whatever the clocks say
 
 
 @dataclass(slots=True)
@@ -92,6 +93,8 @@ class Control:
         self.version += 1
 
     def _take(self, line: bytes) -> None:
+        if not line.strip():  # somebody took a line that was being written for a torn one
+            return
         self.version += 1
         try:
             fields = codec.decode_line(line)
@@ -116,7 +119,7 @@ class Control:
             self.released = when if do in ("release", "retry") else self.released
         else:
             for run in names:
-                self.runs[run] = _said(self.word(run), do, when, fields)
+                self.runs[run] = _said(self.word(run), do, when, fields, run)
 
     @property
     def quarantined(self) -> dict[tuple[str, str], str]:
@@ -131,7 +134,9 @@ class Control:
         return there.get((host, "")) or there.get((host, device))
 
 
-def _said(word: Word, do: str, when: float, fields: Mapping[str, Any]) -> Word:
+def _said(
+    word: Word, do: str, when: float, fields: Mapping[str, Any], run: str | None = None
+) -> Word:
     match do:
         case "hold":
             by_breaker = bool(fields.get("breaker"))
@@ -147,7 +152,10 @@ def _said(word: Word, do: str, when: float, fields: Mapping[str, Any]) -> Word:
         case "cancel":
             return replace(word, cancelled=True, why=str(fields.get("why", "")))
         case "retry":
-            return replace(word, cancelled=False, held=False, why="", retried=when)
+            sessions = fields.get("sessions")
+            told = sessions.get(run) if isinstance(sessions, dict) else None
+            number = told if isinstance(told, int) and told > 0 else 0
+            return Word(priority=word.priority, retried=when, forgiven=number)
     return word  # of a newer cupel
 
 
@@ -166,6 +174,12 @@ def append(
     }
     write_line(study / CONTROL, fields)
     return fields
+
+
+def forgive(study: Path, runs: Mapping[str, Path], *, why: str = "") -> None:
+    """Have runs tried again: a `retry` that names each one's newest session. Raises RecordError."""
+    sessions = {run: max(layout.session_numbers(path), default=0) for run, path in runs.items()}
+    append(study, "retry", list(runs), why=why, sessions=sessions)
 
 
 def write_line(path: Path, fields: Mapping[str, Any]) -> None:

@@ -50,12 +50,15 @@ class Settled:
     def holds(self, inode: int | None, run_dir: Path, version: int) -> bool:
         """Whether that is still so, of a run whose folder has this inode now (None: it is gone).
 
-        What is accepted stays so. Anything else may have been tried again: that costs a look.
+        What is accepted stays so, which costs one stat. Anything else may have been tried again.
         """
         if inode != self.inode:
             return False
-        if self.state == FINAL:
-            return True
+        if self.state == FINAL:  # while its results are there
+            try:
+                return (run_dir / layout.RESULTS).stat().st_size > 0
+            except OSError:
+                return False
         return self.version == version and self.sessions == len(layout.session_numbers(run_dir))
 
 

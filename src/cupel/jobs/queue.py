@@ -9,6 +9,7 @@ one accepted completion, and is executed at least once.
 from __future__ import annotations
 
 import contextlib
+import errno
 import math
 import shutil
 import time
@@ -30,6 +31,8 @@ from cupel.record.claims import LEASE, Claim, claim_session, read_lease
 from cupel.record.reader import RunRecord, SessionInfo
 
 WORKERS = "workers"
+_PLAN = "manifest.json"  # in the folder of a study
+_OF_ONE_RUN = (errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG)
 _LOOK_S = 0.5  # between two looks at a run that somebody else trains
 _WAIT_S = 60.0  # at most, between two looks at one that is to wait
 
@@ -97,6 +100,9 @@ class Queue:
     clock: DiskClock = field(init=False)
     # Of this worker's own knowledge: by the name of a run.
     settled: dict[str, Standing] = field(default_factory=dict)
+    # Runs whose folders cannot be claimed, and why.
+    set_aside: dict[str, str] = field(default_factory=dict)
+    guarded: bool = False  # whether claims are refused when the study's plan is gone
     _open: dict[str, Task] = field(default_factory=dict)
     _later: dict[str, float] = field(default_factory=dict)
     _ended: dict[tuple[str, int], Attempt] = field(default_factory=dict)
@@ -163,7 +169,8 @@ class Queue:
             return Standing("running", session=last)
         if word.cancelled:
             return Standing("cancelled", word.why or "cancelled", session=last)
-        attempts = tuple(self.attempts(task, numbers, since=word.retried))
+        since = 0.0 if word.forgiven else word.retried  # clocks of hosts differ, numbers do not
+        attempts = tuple(self.attempts(task, numbers, since=since))
         short = any(attempt.outcome == "cuda_oom" for attempt in attempts)
         accumulate, batch = self.split_of(task) if short else (1, None)
         decision = decide(
@@ -201,19 +208,23 @@ class Queue:
         self, task: Task, numbers: Sequence[int] | None = None, *, since: float = 0.0
     ) -> Iterator[Attempt]:
         """How each ended session of a run ended, oldest first, of those that count since then."""
-        run_dir = task.run_dir
-        for number in layout.session_numbers(run_dir) if numbers is None else numbers:
+        run_dir, word = task.run_dir, self.control.word(task.name)
+        known = layout.session_numbers(run_dir) if numbers is None else numbers
+        for number in known:
             key = (run_dir.name, number)
             if (found := self._ended.get(key)) is None:
-                is_last = number == (numbers or [0])[-1]
+                is_last = number == known[-1]
                 hold = self._hold(run_dir, number) if is_last else "ended"
                 if hold == "held":
                     continue
                 found = told_or_seen(run_dir, number)
                 if hold == "ended":  # who was only silent may come back, and is at work then
                     self._ended[key] = found
-            if found.ended >= since:
-                yield found
+            if number <= word.forgiven or found.ended < since:
+                continue
+            if found.outcome == "cancelled" and word.retried and not word.cancelled:
+                found = replace(found, outcome="interrupted")
+            yield found
 
     # ---- claiming ------------------------------------------------------------------------------
 
@@ -221,15 +232,19 @@ class Queue:
         self,
         fits: Callable[[Task, Standing], bool] = lambda task, standing: True,
         give_back: Callable[[Task], object] = lambda task: None,
+        is_full: Callable[[Task], bool] = lambda task: False,
     ) -> Claimed | None:
         """Take the most urgent run that may go on and that `fits`; None when there is none now.
 
-        `give_back` hears of one that fitted and was taken by somebody else. Raises RecordError when
-        the disk refuses it.
+        `give_back` hears of one that fitted and was taken by somebody else; `is_full` says of one
+        that did not fit whether that is for want of room, so that none that wants as much is looked
+        at. Raises RecordError when the disk refuses it.
         """
         now = time.monotonic()
+        self._require_study()
+        full: set[Resources] = set()  # what did not fit as planned: of these, no other is looked at
         for task in list(self._open.values()):
-            if self._later.get(task.name, 0.0) > now:
+            if self._later.get(task.name, 0.0) > now or task.resources in full:
                 continue
             standing = self.standing(task)
             if standing.state != "queued":
@@ -238,7 +253,16 @@ class Queue:
                 if (taken := self._take(task, standing)) is not None:
                     return taken
                 give_back(task)
+            elif not standing.attempts and is_full(task):
+                full.add(task.resources)
         return None
+
+    def _require_study(self) -> None:
+        """Raises RecordError when the study was moved or deleted: a claim would make it anew."""
+        if self.guarded and not (self.folder / _PLAN).exists():
+            raise RecordError(
+                f"the study is gone from {self.folder}; type the command again where it is now"
+            )
 
     def _look_later(self, task: Task, standing: Standing) -> None:
         wait = _LOOK_S
@@ -263,10 +287,18 @@ class Queue:
         number = standing.session + 1
         try:
             claim = claim_session(task.run_dir, number, facts)
-        except FileExistsError:  # somebody was quicker
-            self._later[task.name] = time.monotonic() + _LOOK_S
+        except FileExistsError as error:
+            if not layout.session_dir(task.run_dir, number).is_dir():
+                self._set_aside(task, error)
+            self._later.setdefault(task.name, time.monotonic() + _LOOK_S)  # somebody was quicker
+            return None
+        except RecordError as error:  # a link, through which nothing is written
+            self._set_aside(task, error)
             return None
         except OSError as error:
+            if error.errno in _OF_ONE_RUN:
+                self._set_aside(task, error)
+                return None
             raise RecordError(
                 f"cannot claim {task.name} in {task.run_dir}: {error.strerror or error}"
             ) from error
@@ -275,6 +307,12 @@ class Queue:
             return None
         alone = bool(decision and decision.alone)
         return Claimed(task, claim, standing.attempts, changes, alone, resources)
+
+    def _set_aside(self, task: Task, error: Exception) -> None:
+        """Leave a run alone whose folder is not one of a run, for a minute, and remember why."""
+        why = getattr(error, "strerror", None) or str(error)
+        self.set_aside[task.name] = f"cannot claim it in {task.run_dir}: {why}"
+        self._later[task.name] = time.monotonic() + _WAIT_S
 
 
 def told_or_seen(run_dir: Path, number: int) -> Attempt:
@@ -321,6 +359,8 @@ def _seen(run_dir: Path, info: SessionInfo) -> tuple[str, str]:
     detail = in_a_line(error) if isinstance(error, str) else ""
     if info.status in ("finished", "interrupted"):
         return info.status, detail
+    if info.status in ("running", "silent"):
+        return "lost", "it gave no sign for longer than its lease"
     if info.status != "failed":
         return "lost", "its process is gone, and so is whoever supervised it"
     names = [e.get("error") for e in RunRecord(run_dir).events() if e["_session"] == info.number]

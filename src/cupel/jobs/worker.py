@@ -13,7 +13,7 @@ import itertools
 import math
 import signal
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -125,7 +125,8 @@ class Worker:
     _bad: list[tuple[str, Attempt]] = field(default_factory=list)
     _steered: float = 0.0
     _asked_at: float = 0.0
-    _elsewhere_alive: bool = False
+    _rows: list[dict[str, Any]] = field(default_factory=list)
+    _aside: set[str] = field(default_factory=set)
 
     def changes(self) -> Generator[Change | None]:
         """Run what there is; yields each change, and None several times a second, so that there
@@ -160,7 +161,11 @@ class Worker:
         if self.queue.control.is_quarantined(self.queue.host) is not None:
             return True  # nothing begins here for an hour, unless somebody releases it
         open_ones = {"queued", "waiting", "running"} if self.waits else {"queued", "waiting"}
-        return not any(self.queue.standing(task).state in open_ones for task in self._mine())
+        return not any(
+            self.queue.standing(task).state in open_ones
+            for task in self._mine()
+            if task.name not in self.queue.set_aside
+        )
 
     def _mine(self) -> Iterator[Task]:
         for task in self.queue.open_tasks():
@@ -175,7 +180,10 @@ class Worker:
                 return
             placed: list[Placement] = []
             fits = partial(self._fits, placed=placed)
-            claimed = self.queue.claim(fits, self._give_back)
+            claimed = self.queue.claim(fits, self._give_back, self._is_full)
+            for name in self.queue.set_aside.keys() - self._aside:
+                self._aside.add(name)
+                yield Change("held", name, self.queue.set_aside[name])
             if claimed is None:
                 yield from self._others()
                 return
@@ -190,38 +198,43 @@ class Worker:
             return False  # its lease is over, but it is ours: whether it hangs, we see ourselves
         decision = standing.decision
         avoid = decision.avoid if decision else ()
-        if (self.queue.host, "") in avoid and self._others_work():
+        if (self.queue.host, "") in avoid and self._others_work(avoid):
             return False
         if self.ledger is None:
             return True
         needed = replace(task.resources, **(decision.resources if decision else {}))
-        places = [*avoid, *self.queue.control.quarantined]
-        shunned = [
-            int(part) for host, device in places if host == self.queue.host
-            for part in device.split(",") if part.isdecimal()
-        ]  # fmt: skip
+        never = _devices(self.queue.control.quarantined, self.queue.host)
+        shunned = never | _devices(avoid, self.queue.host)
+        mine = {gpu.index for gpu in self.ledger.gpus}
+        if not mine - shunned and not self._others_work(avoid):
+            shunned = never  # what it failed on is better than nothing
         alone = bool(decision and decision.alone)
         try:
             place = self.ledger.place(task.name, needed, alone=alone, avoid=shunned)
         except UsageError as error:  # more than this machine has: another one may have it
             if decision is None or not decision.resources:
                 raise
-            control.append(self.queue.folder, "hold", [task.name], why=str(error))
+            control.append(self.queue.folder, "hold", [task.name], why=str(error), breaker=True)
             return False
         if place is None:
             return False
         placed.append(place)
         return True
 
-    def _others_work(self) -> bool:
-        """Whether workers of other hosts are there, who may take what this host failed at."""
+    def _others_work(self, avoid: Iterable[tuple[str, str]]) -> bool:
+        """Whether workers of other hosts are there that may take what this host failed at."""
         if time.monotonic() >= self._asked_at:
             self._asked_at = time.monotonic() + 5
-            rows = workers_of(self.queue.folder)
-            self._elsewhere_alive = any(
-                row["host"] != self.queue.host and row["state"] == "alive" for row in rows
-            )
-        return self._elsewhere_alive
+            self._rows = workers_of(self.queue.folder)
+        failed = {host for host, _ in avoid} | {self.queue.host}
+        return any(row["host"] not in failed and row["state"] == "alive" for row in self._rows)
+
+    def _is_full(self, task: Task) -> bool:
+        """Whether there is no room for a run that wants what this one was planned with."""
+        if self.ledger is None or (self.only is not None and task.name not in self.only):
+            return False
+        short = task.resources.cpus > self.ledger.free_cpus + 1e-9
+        return short or (task.resources.memory_mb or 0) > self.ledger.free_memory_mb
 
     def _give_back(self, task: Task) -> None:
         if self.ledger is not None and task.name in self.ledger.placed:
@@ -467,6 +480,12 @@ class Worker:
             yield Change("stopping", detail=name)
         elif self.stop.insists:
             self.backend.signal(handles, SIGKILL)
+
+
+def _devices(places: Iterable[tuple[str, str]], here: str) -> set[int]:
+    """The numbers of this host's devices among places."""
+    parts = (part for host, device in places if host == here for part in device.split(","))
+    return {int(part) for part in parts if part.isdecimal()}
 
 
 def _is_nonfinite(value: float | None) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Presence:
         since = now - self._written
         if since < _SOONEST_S or (told == self._shown and since < _EVERY_S):
             return
+        if self._shown is None:
+            _sweep(self.folder / FOLDER)
         self._written, self._shown = now, told
         fields = {
             "schema": 1,
@@ -59,6 +62,15 @@ class Presence:
             self.path.unlink(missing_ok=True)
         except OSError:
             return
+
+
+def _sweep(folder: Path) -> None:
+    """Take away what workers have left behind that were killed."""
+    for path in folder.glob("*.json"):
+        if heartbeat.sign(path) == "dead":
+            for left in (path, path.with_suffix(".clock")):
+                with contextlib.suppress(OSError):
+                    left.unlink(missing_ok=True)
 
 
 def workers_of(folder: Path) -> list[dict[str, Any]]:

@@ -195,7 +195,13 @@ class Standings:
             return _ended(run, queued)
         told = failure_of(record.run_dir) if has_record else ""
         # Before there were attempts, only its words told a run that had diverged from others.
-        if queued.state != "running" and record.status == "failed" and _DIVERGED.search(told):
+        judged = has_record and read_attempt(record.run_dir, queued.session) is not None
+        if (
+            queued.state != "running"
+            and not judged
+            and record.status == "failed"
+            and _DIVERGED.search(told)
+        ):
             return Standing(run, "diverged", "diverged", "diverged", told)
         status = "planned" if queued.state == "queued" and not queued.session else queued.state
         reason = "" if status in ("planned", "running") else in_a_line(queued.reason)

@@ -47,6 +47,7 @@ def queue_of(
         worker=worker or worker_name(),
         host=socket.gethostname(),
         lease_s=manifest.study.lease_s,
+        guarded=True,
         split_of=lambda task: split_of(manifest, task.name),
     )
 

@@ -29,6 +29,10 @@ _FREE: dict[str, Any] = {
     **dict.fromkeys((*_SOURCES, *_CARRIED_OUT), True),
     "search": {"trials": True, "at_once": True},
 }
+# What counts from the moment it is changed, for every worker; it needs no further run.
+_TAKEN_OVER = (
+    "resources", "not_before", "lease_s", "hung_s", "code_changed", "quality", "alerts",
+)  # fmt: skip
 _LISTED = 6  # differences in a message
 
 
@@ -50,8 +54,9 @@ def refuse(manifest: Manifest, found: list[str]) -> None:
 def extend(frozen: Manifest, planned: Manifest) -> Manifest:
     """The frozen study with what the plan has besides; every frozen cell and run stays as it is.
 
-    What the plan leaves out stays, too. Raises UsageError when something that decides differs, or
-    when a new run would repeat a frozen one under another name.
+    What the plan leaves out stays, too. How runs are carried out (resources, leases, alerts, …) is
+    as the plan says now. Raises UsageError when something that decides differs, or when a new run
+    would repeat a frozen one under another name.
     """
     found = [*_of_the_study(frozen, planned, but="seeds")]
     if frozen.baseline != planned.baseline:
@@ -75,7 +80,11 @@ def extend(frozen: Manifest, planned: Manifest) -> Manifest:
             cells.append(planned.cells[run.cell])
         runs.append(replace(run, cell=at))
     if len(runs) == len(frozen.runs):
-        return frozen
+        told = {name: getattr(planned.study, name) for name in _TAKEN_OVER}
+        if all(getattr(frozen.study, name) == value for name, value in told.items()):
+            return frozen
+        study = frozen.study.model_copy(update=told)
+        return replace(frozen, study=study, frozen_hash=None)
     study = _grown(frozen.study, planned.study)
     return replace(frozen, study=study, cells=tuple(cells), runs=tuple(runs), frozen_hash=None)
 
