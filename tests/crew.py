@@ -280,7 +280,7 @@ def main(root: Path, given: Mapping[str, Any]) -> None:
     right = time.time
     if shift.jump_s:
         time.time = lambda: right() + (shift.jump_s if (root / JUMP).exists() else 0.0)
-    with Stopping() as stop, hurried(shift.hurry):
+    with Stopping(leaving=True) as stop, hurried(shift.hurry):
         for change in worker_of(root, stop, shift).changes():
             if change is not None:
                 print(json.dumps(asdict(change)), flush=True)

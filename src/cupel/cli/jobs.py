@@ -314,7 +314,7 @@ def work(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     manifest = _manifest(study, root)
     chosen = named_runs(manifest, run) if run else None
-    with Stopping() as stop:
+    with Stopping(leaving=True) as stop:
         worker = worker_of(
             manifest, slots or manifest.study.workers, stop, runs=chosen, warm=warm, most=most,
             waits=wait,

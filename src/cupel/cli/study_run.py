@@ -313,7 +313,7 @@ def _supervised(
     if left:
         where = f"{slots} at a time" if place.backend == "local" else f"on {place.backend}"
         board.line(f"{counted(len(left), 'run')}, {where}; {manifest.folder}")
-    with Stopping() as stop:
+    with Stopping(leaving=True) as stop:
         board.start()
         look_at = time.monotonic() + _LOOK_S
         try:

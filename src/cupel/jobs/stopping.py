@@ -17,9 +17,14 @@ HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 class Stopping:
     """A context manager; inside it `name` tells which signal (or what else) asked first, or None,
-    and `insists` whether Ctrl-C came twice. In a thread other than the main one none is heard."""
+    and `insists` whether Ctrl-C came twice. In a thread other than the main one none is heard.
 
-    def __init__(self) -> None:
+    With `leaving`, the process ends soon after a stop: a scheduler's signals are then ignored for
+    good, so that a repeated one does not turn exit code 75 into a death by signal.
+    """
+
+    def __init__(self, *, leaving: bool = False) -> None:
+        self._leaving = leaving
         self.name: str | None = None
         self.insists = False
         self._seen: set[int] = set()
@@ -38,8 +43,10 @@ class Stopping:
         return self
 
     def __exit__(self, *_: object) -> None:
+        stopped = self._leaving and self._seen
         for number, handler in self._old.items():
-            signal.signal(number, handler)
+            ignored = stopped and number != signal.SIGINT
+            signal.signal(number, signal.SIG_IGN if ignored else handler)
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self.insists |= number == signal.SIGINT and number in self._seen
