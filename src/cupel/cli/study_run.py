@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from cupel.jobs.backend import Job
+    from cupel.jobs.control import Control
     from cupel.jobs.queue import Claimed
     from cupel.jobs.stopping import Stopping
     from cupel.jobs.worker import Change, Worker
@@ -490,8 +491,9 @@ def _end(
     if accepted < len(states):
         have = "run has" if len(states) == 1 else "runs have"
         tell(f"{len(states) - accepted} of {len(states)} {have} no accepted results:")
-        _tell_reasons(_reasons(states, failures))
-        for (host, device), why in Control.of(manifest.folder).quarantined.items():
+        asked = Control.of(manifest.folder)
+        _tell_reasons(_reasons(states, failures, asked))
+        for (host, device), why in asked.quarantined.items():
             where = f"{host} {device}".strip()
             tell(f"nothing begins on {where} for an hour ({why}); the same command lets go of it")
         begun = any(state.status not in ("planned", "refused", "held") for state in states)
@@ -503,7 +505,9 @@ def _end(
         tell(f"{others} not done yet; the same command without --arm does what is left")
 
 
-def _reasons(states: Sequence[RunState], failures: Mapping[str, Change]) -> dict[str, str]:
+def _reasons(
+    states: Sequence[RunState], failures: Mapping[str, Change], asked: Control
+) -> dict[str, str]:
     """Why each run has no accepted results."""
     from cupel.cli.board import label
 
@@ -512,7 +516,8 @@ def _reasons(states: Sequence[RunState], failures: Mapping[str, Change]) -> dict
         if state.status != "finished":
             change = failures.get(state.run.run_id)
             why = change.detail if change else state.reason
-            if why and state.status in ("held", "cancelled"):
+            by_person = not asked.word(state.run.run_id).by_breaker  # whose holds end by themselves
+            if why and by_person and state.status in ("held", "cancelled"):
                 undo = {"held": "release", "cancelled": "retry"}[state.status]
                 why = f"{state.status}: {why} (to undo: cupel jobs {undo})"
             unknown = "not started" if state.status == "planned" else state.status
