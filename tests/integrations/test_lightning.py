@@ -18,6 +18,7 @@ from cupel.record.reader import RunRecord, list_runs
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # Lightning's own
+    pytest.mark.filterwarnings("ignore:The `srun` command is available"),  # with Slurm installed
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec:FutureWarning"),
 ]
 

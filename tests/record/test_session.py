@@ -38,7 +38,7 @@ with open(counter, "r+b") as file:
 session = Session.start(root=root, project="p", name="kill", config={}, identity="i")
 for step in range(1, 10**9):
     session.log({"loss": 1 / step, "filling": [step] * (step % 300)}, step=step)
-    struct.pack_into("<q", shared, 0, step)
+    shared[:] = struct.pack("<q", step)  # at once; pack_into would set it to 0 first
 """
 
 

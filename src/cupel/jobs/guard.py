@@ -33,6 +33,11 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 PR_SET_CHILD_SUBREAPER = 36
 PARENT_DIED = signal.SIGUSR1
 ENDS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)  # sent to a guard, they are for its job
+# What a job has as a terminal's job has it: the first two Python ignores, the others may be ignored
+# by whoever started the worker. SIGHUP stays as it is, for nohup.
+USUAL = (
+    signal.SIGPIPE, signal.SIGXFSZ, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
 NOT_FOUND = 127  # what shells say
 SWEEP_S = 0.02
 NEVER = float("inf")
@@ -282,6 +287,11 @@ def adopt_orphans() -> bool:
     return _prctl(PR_SET_CHILD_SUBREAPER, 1)
 
 
+def leave_orphans() -> bool:
+    """The opposite of `adopt_orphans`; whether it could be done."""
+    return _prctl(PR_SET_CHILD_SUBREAPER, 0)
+
+
 def die_with_parent(number: int) -> bool:
     """Have a signal sent to us when the thread that started us ends, which may be before its
     process does; whether this system can do that. Who dies before is not heard of."""
@@ -362,7 +372,7 @@ def _oom_kills_in(place: str) -> int | None:
 
 def execute(command: list[str]) -> None:
     """Become a command; when it cannot be started, say so and end like a shell would."""
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):  # by Python, but not for others
+    for ignored in USUAL:
         signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execvp(command[0], command)

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from signal import SIGKILL, Signals
 from typing import Any, Self
+from weakref import WeakSet
 
 from cupel.errors import JobsError, RecordError
 from cupel.jobs import guard
@@ -52,6 +53,9 @@ class _Started:
                 self.channel.send(words.encode())
 
 
+_open_here: WeakSet[LocalBackend] = WeakSet()
+
+
 class LocalBackend:
     """Starts jobs here, all at once; they write to their log files what they print.
 
@@ -76,6 +80,7 @@ class LocalBackend:
         """Start processes. Raises RecordError when a log cannot be written, JobsError when the
         system refuses a process; then none of the jobs was started, or all were killed."""
         guard.adopt_orphans()  # those of a guard that was killed
+        _open_here.add(self)
         with contextlib.ExitStack() as stack:
             logs = [stack.enter_context(os.fdopen(_open(job.log), "ab")) for job in jobs]
             begun: list[_Started] = []
@@ -128,6 +133,9 @@ class LocalBackend:
         self._end(list(self._running.values()), lambda one: one.say("cancel\n"))
         if self._zygote is not None:
             self._zygote.close()
+        _open_here.discard(self)
+        if not _open_here:  # what else this process starts shall not come to it
+            guard.leave_orphans()
 
     # ---- starting ------------------------------------------------------------------------------
 

@@ -311,6 +311,9 @@ def _run(request: Mapping[str, Any]) -> NoReturn:
     """Run a module like `python -m` does, and end the process like Python does."""
     import runpy
 
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):  # as `guard.execute` does
+        signal.signal(number, signal.SIG_DFL)
+
     code: object = 1
     try:
         for name in request["unset"]:
