@@ -215,6 +215,7 @@ def test_closing_ends_all_that_was_started(tmp_path: Path) -> None:
 def test_of_a_job_whose_guard_is_killed_nothing_is_left_and_its_end_is_a_kill(
     backend: LocalBackend, tmp_path: Path
 ) -> None:
+    before = {child.pid for child in psutil.Process().children()}
     handle = start(backend, shell(tmp_path, f"{FAMILY}{ALL_THERE} trap '' TERM; echo ready; cat"))
     spared = start(backend, shell(tmp_path, "exec sleep 600", "spared", PIDS="spared"))
     until(lambda: backend.logs(handle) == "ready")
@@ -224,7 +225,7 @@ def test_of_a_job_whose_guard_is_killed_nothing_is_left_and_its_end_is_a_kill(
         assert end_of(backend, handle) == Ended(-signal.SIGKILL)
         assert len(pids_in(tmp_path / "pids")) == 3
         assert left_of(tmp_path / "pids") == []
-        children = {child.pid for child in psutil.Process().children()}
+        children = {child.pid for child in psutil.Process().children()} - before
         assert children == {stranger.pid, guard_of(backend, spared).pid}, "zombies are left"
         assert stranger.poll() is None
         backend.cancel([handle])

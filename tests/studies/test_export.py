@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 
 from cupel.errors import MissingDependency, RecordError, UnknownName
 from cupel.jobs.attempts import Attempt, write_attempt
+from cupel.jobs.queue import told_or_seen
+from cupel.record.claims import claim_session
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
+from cupel.studies.completeness import check
 from cupel.studies.export import FOLDER, export_study
 from cupel.studies.manifest import Cell, Manifest, PlannedRun, freeze, load_manifest, study_dir
 from cupel.studies.settings import StudySettings
@@ -224,6 +227,29 @@ def test_of_a_resumed_run_only_what_counts_is_exported(tmp_path: Path) -> None:
     (row,) = read(folder)
     assert (row["attempts"], row["accepted_session"]) == (2, 2)
     assert json.loads(row["changes"]) == {"1": changes}
+
+
+def test_changes_of_a_session_whose_supervisor_was_killed_before_it_told_are_told(
+    tmp_path: Path,
+) -> None:
+    """Killed between the acceptance and its attempt: the claim says what it ran with."""
+    manifest = plant(tmp_path, {"a": Arm({})}, seeds=(1,))
+    (run,) = manifest.runs
+    run_dir = manifest.run_dir(run)
+    first = Session.start(
+        root=tmp_path, project="p", name="n", config={}, identity=run.identity, run_id=run.run_id
+    )
+    first.finish("interrupted")
+    write_attempt(run_dir, Attempt(1, "cuda_oom"))
+    claim = claim_session(run_dir, 2, {"changes": {"train.accumulate": 2}})
+    session = Session.resume(run_dir, claim=claim)
+    session.finish("finished", results={"step": 40, "final": {"val_loss": 1.0}})
+    (found,) = check(manifest).changed
+    assert (found.session, found.changes) == (2, {"train.accumulate": 2})
+    assert told_or_seen(run_dir, 2).changes == {"train.accumulate": 2}
+    folder = export_study(manifest).folder
+    assert read(folder, "attempts")[1]["changes"] == '{"train.accumulate":2}'
+    assert json.loads(read(folder)[0]["changes"]) == {"2": {"train.accumulate": 2}}
 
 
 def test_deviations_have_rows_that_say_so_and_points_apart(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from cupel.errors import RecordError
 from cupel.record import files, layout
+from cupel.record.claims import read_lease
 
 ATTEMPT = "attempt.json"
 FAILURE = "failure.json"  # written by the process itself, just before it dies of an exception
@@ -98,3 +99,11 @@ def read_attempt(run_dir: Path, number: int) -> Attempt | None:
         return Attempt(**known)
     except (RecordError, TypeError):
         return None
+
+
+def changes_in(run_dir: Path, number: int) -> Mapping[str, Any]:
+    """Settings that a session ran with otherwise than planned: as its supervisor told, else, where
+    that was killed before it could tell, as the session was claimed with."""
+    told = read_attempt(run_dir, number)
+    found = told.changes if told is not None else read_lease(run_dir, number).get("changes")
+    return found if isinstance(found, Mapping) else {}

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from cupel.errors import RecordError
-from cupel.jobs.attempts import Attempt, read_attempt
+from cupel.jobs.attempts import Attempt, changes_in, read_attempt
 from cupel.jobs.backend import Resources
 from cupel.jobs.control import Control
 from cupel.jobs.leases import LEASE_S, DiskClock, hold_of, last_sign
@@ -276,11 +276,13 @@ class Queue:
     def _take(self, task: Task, standing: Standing) -> Claimed | None:
         decision = standing.decision
         changes = dict(decision.changes) if decision else {}
+        alone = bool(decision and decision.alone)
         resources = replace(task.resources, **(decision.resources if decision else {}))
         facts = {
             "worker": self.worker,
             "lease_s": self.lease_s,
             "changes": changes,
+            "alone": alone,
             "priority": self.priority(task),
             "supervisor": processes.this_process().as_json(),
         }
@@ -305,7 +307,6 @@ class Queue:
         if (task.run_dir / layout.RESULTS).exists():  # accepted between the look and the claim
             shutil.rmtree(claim.dir, ignore_errors=True)
             return None
-        alone = bool(decision and decision.alone)
         return Claimed(task, claim, standing.attempts, changes, alone, resources)
 
     def _set_aside(self, task: Task, error: Exception) -> None:
@@ -333,6 +334,8 @@ def told_or_seen(run_dir: Path, number: int) -> Attempt:
         started=info.started if isinstance(info.started, int | float) else ended,
         ended=ended,
         host=str(info.host or ""),
+        alone=read_lease(run_dir, number).get("alone") is True,
+        changes=changes_in(run_dir, number),
     )
 
 

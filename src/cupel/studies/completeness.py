@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from cupel.errors import RecordError
-from cupel.jobs.attempts import CLASSES, read_attempt
+from cupel.jobs.attempts import CLASSES, changes_in, read_attempt
 from cupel.jobs.queue import SETTLED
 from cupel.jobs.queue import Standing as Queued
 from cupel.jobs.reasons import failure_of, in_a_line
@@ -332,9 +332,8 @@ def _gap(series: Series, every: int, results: Mapping[str, Any]) -> str | None:
 def _changed(record: RunRecord) -> Iterator[Changed]:
     """The sessions of a run that ran with other settings than planned."""
     for number in layout.session_numbers(record.run_dir):
-        attempt = read_attempt(record.run_dir, number)
-        if attempt is not None and attempt.changes:
-            yield Changed(record.run_id, number, attempt.changes)
+        if changes := changes_in(record.run_dir, number):
+            yield Changed(record.run_id, number, changes)
 
 
 def _code_of(record: RunRecord, results: Mapping[str, Any]) -> tuple[str | None, bool, str | None]:

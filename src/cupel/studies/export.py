@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from cupel.errors import RecordError, UnknownName
-from cupel.jobs.attempts import read_attempt
 from cupel.names import refusal
 from cupel.record import compaction, files, layout
 from cupel.record.exchange.tables import needed_polars
@@ -275,10 +274,9 @@ class _Export:
 
     def _attempts(self) -> Described:
         rows = [
-            attempt_row(run.planned.run_id, session, read_attempt(run.record.run_dir, number))
+            attempt_row(run.planned.run_id, run.record.run_dir, session)
             for run in chain(self._planned(), self.deviations)
             for session in run.record.sessions
-            for number in (session.number,)
         ]
         about = "A row a session: one process start within a run."
         table = Described("attempts", about, ATTEMPT_COLUMNS)

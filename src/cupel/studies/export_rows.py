@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cupel.errors import RecordError
-from cupel.jobs.attempts import CLASSES, Attempt, read_attempt
+from cupel.jobs.attempts import CLASSES, changes_in, read_attempt
 from cupel.jobs.reasons import in_a_line
 from cupel.record import codec, layout
 from cupel.record.reader import RunRecord, SessionInfo, newest_lines
@@ -114,16 +114,15 @@ def as_json_text(value: Any) -> str:
 
 def changes_of(run_dir: Path) -> str | None:
     """JSON: by session, what it ran with otherwise than planned; None when nothing was."""
-    found = {}
-    for number in layout.session_numbers(run_dir):
-        attempt = read_attempt(run_dir, number)
-        if attempt is not None and attempt.changes:
-            found[str(number)] = attempt.changes
+    numbers = layout.session_numbers(run_dir)
+    found = {str(one): changes for one in numbers if (changes := changes_in(run_dir, one))}
     return as_json_text(found) if found else None
 
 
-def attempt_row(run_id: str, session: SessionInfo, attempt: Attempt | None) -> Row:
+def attempt_row(run_id: str, run_dir: Path, session: SessionInfo) -> Row:
     """A session as its supervisor told of it, else as its own record does."""
+    attempt = read_attempt(run_dir, session.number)
+    changes = changes_in(run_dir, session.number)
     error = session.fields.get("error")
     last = next((line.get("_step") for line in newest_lines(session)), None)
     started, ended = number(session.started), number(session.ended)
@@ -144,7 +143,7 @@ def attempt_row(run_id: str, session: SessionInfo, attempt: Attempt | None) -> R
         "device": None,
         "worker": None,
         "code": None,
-        "changes": None,
+        "changes": as_json_text(changes) if changes else None,
     }
     if attempt is None:
         return row
@@ -164,7 +163,6 @@ def attempt_row(run_id: str, session: SessionInfo, attempt: Attempt | None) -> R
         "device": attempt.device or None,
         "worker": attempt.worker or None,
         "code": attempt.code,
-        "changes": as_json_text(attempt.changes) if attempt.changes else None,
     }
 
 
