@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -20,6 +21,7 @@ from cupel.jobs.attempts import Attempt, write_attempt
 from cupel.jobs.control import Control
 from cupel.jobs.workers import Presence
 from cupel.record import layout
+from cupel.record.reader import list_runs
 from cupel.record.session import Session
 from cupel.studies.manifest import Manifest, PlannedRun, freeze
 from cupel.studies.spec import plan_study
@@ -351,6 +353,17 @@ def test_retry_failed_finds_those_that_failed_or_could_not_begin(
 def test_retry_failed_says_so_when_none_has(manifest: Manifest, type_: Type) -> None:
     assert type_("retry", "sine", "--failed") == (0, "", "no run of sine has failed\n")
     assert asked(manifest) == []
+
+
+def test_a_worker_of_a_host_in_quarantine_says_so_and_what_ends_that(
+    manifest: Manifest, type_: Type
+) -> None:
+    here = socket.gethostname()
+    control.append(manifest.folder, "quarantine", [], why="it burns", host=here, device="")
+    code, out, err = type_("work", "sine")
+    told = f"(it burns); cupel jobs release sine --host {here} ends that"
+    assert (code, out, err) == (0, "", f"nothing begins on {here} for an hour {told}\n")
+    assert list_runs(manifest.root) == []
 
 
 def test_a_host_is_released_that_is_in_quarantine_and_no_other(

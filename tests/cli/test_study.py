@@ -18,6 +18,7 @@ from rich.console import Console
 
 from cupel.cli.board import Board
 from cupel.cli.worker import try_run
+from cupel.jobs.attempts import read_attempt
 from cupel.jobs.worker import Change
 from cupel.record.reader import list_runs
 from cupel.record.session import Session
@@ -175,6 +176,49 @@ def test_a_run_that_fails_alike_twice_is_tried_again_when_asked_only(desk: Desk)
     tried = desk.type(*command, "--retry-failed")
     assert tried.returncode == 1
     assert [len(run.sessions) for run in list_runs(desk.runs)] == [4, 4]
+
+
+@pytest.mark.slow
+def test_whose_reader_has_gone_a_study_goes_on_and_tells_its_runs_ends(desk: Desk) -> None:
+    """`cupel study run … 2>&1 | head -1`: what nobody reads is no reason to kill what trains."""
+    process = desk.start("study", "run", "sine.yaml", "--workers", "2")
+    assert process.stderr is not None
+    assert process.stdout is not None
+    assert process.stderr.readline().startswith("4 runs, 2 at a time")
+    process.stderr.close()
+    said = process.stdout.read()
+    assert process.wait(120) == 0
+    assert said.startswith("Does dropout help?")
+    runs = list_runs(desk.runs)
+    assert [run.results is not None for run in runs] == [True] * 4
+    attempts = [read_attempt(run.run_dir, 1) for run in runs]
+    assert [one.outcome for one in attempts if one is not None] == ["finished"] * 4
+
+
+def test_runs_that_want_more_than_this_machine_has_are_refused_before_anything_is_written(
+    desk: Desk,
+) -> None:
+    told = complaint(desk.type("study", "run", "sine.yaml", "study.resources.cpus=4096"))
+    assert told.startswith("a run of sine asks for 4096 CPU cores, and this machine has ")
+    assert told.endswith("lower study.resources.cpus, or run it on a larger one")
+    assert not desk.runs.exists()
+
+
+def test_a_run_whose_results_are_damaged_is_told_of_and_left_alone(desk: Desk) -> None:
+    manifest = freeze(plan_study(desk.folder / "sine.yaml", ["study.seeds=[1]"], root=desk.runs))
+    for run in manifest.runs:
+        Session.start(
+            root=desk.runs, project="default", name=run.run_id, run_id=run.run_id,
+            config=manifest.config_of(run), identity=run.identity,
+        ).finish("finished", results={"step": 30, "final": {"val_loss": 1.0}})  # fmt: skip
+    (manifest.run_dir(manifest.runs[0]) / "results.json").write_text("{")
+    done = desk.type("study", "run", "sine.yaml", "study.seeds=[1]")
+    assert done.returncode == 1, done.stderr
+    assert "1 run is damaged, and left alone; after cupel runs rm this trains it anew:" in (
+        done.stderr
+    )
+    assert done.stderr.count("results.json is damaged") == 2  # at the start, and at the end
+    assert [len(run.sessions) for run in list_runs(desk.runs)] == [1, 1]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -154,6 +155,23 @@ def test_a_folder_that_was_deleted_under_the_process_stops_nothing(
     (tmp_path / "gone").rmdir()
     facts = environment.collect()
     assert (facts["cwd"], facts["git"]) == (None, None)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only there it is known how")
+def test_what_is_told_at_once_starts_no_process_but_git(repository: Path) -> None:
+    """Each costs milliseconds at the start of every run."""
+    code = """
+import platform, sys
+sys.addaudithook(lambda name, given: started.append(given[0]) if name == "subprocess.Popen" else 0)
+started = []
+from cupel.record import environment
+found = environment.at_once()["platform"]
+print(list(started), platform.platform().startswith(found))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=repository
+    )
+    assert done.stdout == "['git'] True\n"
 
 
 def test_collecting_costs_less_than_a_third_of_a_second() -> None:

@@ -187,11 +187,11 @@ def test_the_newest_state_is_written_last_whoever_interrupts_whom(
     state = {"status": "running"}
     write = files.write_json
 
-    def interrupted(path: Path, fields: dict[str, Any]) -> None:
+    def interrupted(path: Path, fields: dict[str, Any], *, named: bool) -> None:
         monkeypatch.setattr(files, "write_json", write)
         state["status"] = "finished"
         folder.publish("a.json", state)  # a signal's handler, before the first has written
-        write(path, fields)
+        write(path, fields, named=named)
 
     monkeypatch.setattr(files, "write_json", interrupted)
     folder.publish("a.json", state)
@@ -199,6 +199,29 @@ def test_the_newest_state_is_written_last_whoever_interrupts_whom(
     folder.close()
     folder.close()
     assert problems == []
+
+
+def test_one_sync_makes_all_names_last_that_were_published_before_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = OpenFolder(tmp_path, 0, "process", lambda name, error: pytest.fail(f"{name}: {error}"))
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def told(fd: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{fd}").readlink().name.partition("~")[0])
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", told)
+    folder.publish("a.json", {})
+    folder.publish("b.json", {})
+    assert synced == [".tmp-a.json", ".tmp-b.json"]  # what they hold lasts, or they are the old
+    folder.sync()
+    folder.sync()
+    assert synced[2:] == [tmp_path.name]
+    folder.publish("a.json", {})
+    folder.close()
+    assert synced[3:] == [".tmp-a.json", tmp_path.name]
 
 
 def test_what_cannot_be_published_is_a_problem_and_raises_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,21 @@ def age(path: Path, seconds: float) -> None:
     os.utime(path, (then, then))
 
 
+def test_a_forked_child_knows_that_it_is_another_process() -> None:
+    me = processes.this_process()
+    ours, theirs = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        found = processes.this_process()
+        os.write(theirs, f"{found.pid} {processes.lives(found.pid, found.start)}".encode())
+        os._exit(0)
+    os.waitpid(pid, 0)
+    assert os.read(ours, 100).decode() == f"{pid} True"
+    assert processes.this_process() == me
+    os.close(ours)
+    os.close(theirs)
+
+
 def test_this_process_is_alive_however_old_its_file(tmp_path: Path) -> None:
     path = tmp_path / "heartbeat.r0"
     write_heartbeat(path)

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from cupel.cli.progress import LINE_S, REDRAW_S, duration, number
-from cupel.cli.streams import telling
+from cupel.cli.streams import telling, told_console
 
 if TYPE_CHECKING:
     from rich.console import Console, JustifyMethod, RenderableType
@@ -45,10 +45,7 @@ class Board:
         console: Console | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        if console is None:
-            from rich.console import Console
-
-            console = Console(stderr=True)
+        console = console or told_console()
         self._manifest, self._console, self._clock = manifest, console, clock
         self._labels = {run.run_id: label(run) for run in manifest.runs}
         self._pace: dict[str, tuple[int, float, int]] = {}  # session, when, step: first seen

@@ -336,7 +336,11 @@ def work(
             if stop.name == "SIGUSR1" and not worker.queue.is_settled():
                 _queue_again()
             raise typer.Exit(INTERRUPTED)
-        if not changed:
+        bad = worker.queue.control.is_quarantined(worker.queue.host)
+        if bad is not None:
+            release = f"cupel jobs release {study} --host {worker.queue.host}"
+            tell(f"nothing begins on {worker.queue.host} for an hour ({bad}); {release} ends that")
+        elif not changed:
             tell(f"nothing to do: no run of {manifest.name} that was meant can begin now")
 
 

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, SupportsFloat
 
-from cupel.cli.streams import telling
+from cupel.cli.streams import telling, told_console
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,10 +34,7 @@ class Progress:
     def __init__(
         self, *, console: Console | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        if console is None:
-            from rich.console import Console
-
-            console = Console(stderr=True)
+        console = console or told_console()
         self._console = console
         self._clock = clock
         self._bar: Bar | None = None

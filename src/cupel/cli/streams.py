@@ -17,6 +17,7 @@ from cupel.errors import CupelError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from rich.console import Console
 
 
 @contextmanager
@@ -44,6 +45,18 @@ def telling() -> Iterator[None]:
     except OSError:
         if not _refuses(sys.stderr):
             raise
+
+
+def told_console() -> Console:
+    """A console on stderr, for use within `telling`: rich's own ends the program when the reader of
+    a pipe has gone."""
+    from rich.console import Console
+
+    class Told(Console):
+        def on_broken_pipe(self) -> None:
+            raise  # what rich has just caught
+
+    return Told(stderr=True)
 
 
 def tell(*lines: str) -> None:

@@ -163,6 +163,8 @@ def run(
     rule = code_changed or planned.study.code_changed
     if rule == "stop":  # before anything is written
         settle_code(planned, rule, only)
+    if backend == "local" and _is_placed(planned):
+        _check_it_fits(planned)
     manifest = freeze(planned, widen=True) if planned.study.search is None else None
     further: Manifest | None = manifest or advance(recipe, overrides or [], manifest=None, **extra)
     assert further is not None, "a search begins with some cells"
@@ -264,6 +266,14 @@ def worker_of(
 def _is_placed(manifest: Manifest) -> bool:
     """Whether anything was said about what a run needs: without, slots alone decide."""
     return manifest.study.resources != type(manifest.study.resources)()
+
+
+def _check_it_fits(planned: Manifest) -> None:
+    """Raises UsageError for runs that want more than this machine has."""
+    from cupel.jobs.packing import machine
+    from cupel.studies.tasks import tasks_of
+
+    machine().check(f"a run of {planned.name}", tasks_of(planned, planned.runs[:1])[0].resources)
 
 
 def job_of(manifest: Manifest, claimed: Claimed, placed: Mapping[str, str]) -> Job:
@@ -375,7 +385,13 @@ def _left_to_run(
         if bad:
             tell(told)
             _tell_reasons({label(state.run): state.reason or "" for state in bad})
-    bad = failed + diverged
+    damaged = [state for state in states if state.status == "damaged"]
+    if damaged:
+        them, is_ = ("it", "is") if len(damaged) == 1 else ("them", "are")
+        told = f"{counted(len(damaged), 'run')} {is_} damaged, and left alone"
+        tell(f"{told}; after cupel runs rm this trains {them} anew:")
+        _tell_reasons({label(state.run): state.reason or "" for state in damaged})
+    bad = failed + diverged + damaged
     settled = {state.run.run_id for state in (*done, *bad)}
     settled |= {state.run.run_id for state in states if state.status == "cancelled"}
     return [state.run for state in states if state.run.run_id not in settled]

@@ -119,7 +119,7 @@ class Ledger:
         if gpus > 1 and not float(gpus).is_integer():
             raise UsageError(
                 f"{name} asks for {gpus:g} GPUs; it can have whole ones, or a part of one, such as "
-                "resources.gpus=0.5"
+                "study.resources.gpus=0.5"
             )
         if gpus > len(self.gpus):
             has = f"{len(self.gpus)} that can be seen" if self.gpus else "none that can be seen"
@@ -194,8 +194,8 @@ def _environment(devices: Sequence[int]) -> dict[str, str]:
 
 def _too_large(name: str, asked: str, has: str, setting: str) -> UsageError:
     return UsageError(
-        f"{name} asks for {asked}, and this machine has {has}; lower resources.{setting}, or run "
-        "it on a larger one"
+        f"{name} asks for {asked}, and this machine has {has}; lower study.resources.{setting}, or "
+        "run it on a larger one"
     )
 
 

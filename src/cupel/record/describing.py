@@ -43,7 +43,7 @@ class Describing(Saying):
         self.run_id, self.number = run_dir.name, number
         self.resumed = resumed
         self._finished = False
-        self._facts = dict(facts)
+        self._facts = {**facts, **environment.kept()}
         self._added: dict[str, Any] = {}  # settings, by this session
         self._additions = 0
         # A signal handler may add settings while its own thread is adding some: reentrant.
@@ -223,8 +223,10 @@ class Describing(Saying):
         """Find out what takes time, and write it down; in a thread."""
         try:
             self._folder.sync_parents()
-            facts = environment.in_time()
-            self.describe(**facts)
+            facts = environment.kept()
+            if not facts:  # else they are written already
+                facts = environment.in_time()
+                self.describe(**facts)
             if (facts["git"] or {}).get("dirty"):
                 self.describe(**self._kept_patch())
         except Exception as error:  # a thread has nobody to raise to, and a run goes on without

@@ -35,10 +35,16 @@ _kept: dict[str, Any] = {}
 
 def keep() -> None:
     """Find out once, for this process and its forks, what takes time: the state of the code, the
-    packages, the GPUs. For a process whose forks run the code as it has imported it."""
-    _kept.update(head=_git_head(), **in_time())
+    packages, the GPUs, the machine. For a process whose forks run the code as it has imported it.
+    """
+    _kept.update(head=_git_head(), machine=_machine(), **in_time())
     if (_kept["git"] or {}).get("dirty"):
         _kept["patch"] = _masked_patch()
+
+
+def kept() -> dict[str, Any]:
+    """The facts of `in_time` where `keep` has found them already; empty otherwise."""
+    return in_time() if _kept else {}
 
 
 def collect() -> dict[str, Any]:
@@ -48,23 +54,36 @@ def collect() -> dict[str, Any]:
 
 def at_once() -> dict[str, Any]:
     """The facts that cost little; of `git` only commit and branch."""
+    machine = _kept["machine"] if "machine" in _kept else _machine()
+    cpu = {**machine["cpu"], "affinity": _affinity(), "load_average": _load_average()}
     return {
         "git": _kept["head"] if "head" in _kept else _git_head(),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu": {
-            "model": _cpu_model(),
-            "count": os.cpu_count(),
-            "affinity": _affinity(),
-            "load_average": _load_average(),
-        },
-        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        **machine,
+        "cpu": cpu,
         "threads": {name: os.environ.get(name) for name in _THREAD_VARIABLES},
         "variables": {n: _without_home(value) for n, value in secrets.variables().items()},
         "argv": [_without_home(word) for word in secrets.arguments(sys.argv)],
         "cwd": _cwd(),
         "host": socket.gethostname(),
     }
+
+
+def _machine() -> dict[str, Any]:
+    """What stays the same for all processes of this Python on this machine."""
+    return {
+        "python": platform.python_version(),
+        "platform": _platform(),
+        "cpu": {"model": _cpu_model(), "count": os.cpu_count()},
+        "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+    }
+
+
+def _platform() -> str:
+    """`platform.platform()`, but on Linux without the process that it starts for the processor."""
+    if not sys.platform.startswith("linux"):
+        return platform.platform()
+    system, libc = os.uname(), "".join(platform.libc_ver())
+    return f"{system.sysname}-{system.release}-{system.machine}" + (libc and f"-with-{libc}")
 
 
 def in_time() -> dict[str, Any]:

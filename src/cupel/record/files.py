@@ -33,16 +33,19 @@ _BLOCK = 64 * 1024
 _READ = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC  # of a regular file no read ever waits
 
 
-def write_json(path: Path, fields: Mapping[str, Any], *, lasting: bool = True) -> None:
+def write_json(
+    path: Path, fields: Mapping[str, Any], *, lasting: bool = True, named: bool = True
+) -> None:
     """Replace a JSON file at once. Raises OSError, and TypeError for what is not JSON.
 
     One that is not `lasting` is as whole for whoever looks, but a power loss may take it: for what
-    ends with the machine anyway. It costs no wait for the disk.
+    ends with the machine anyway. It costs no wait for the disk. One that is not `named` may be the
+    old one after a power loss, whole, until the caller syncs the folder: for several files at once.
     """
-    write_bytes(path, codec.encode_document(fields), lasting=lasting)
+    write_bytes(path, codec.encode_document(fields), lasting=lasting, named=named)
 
 
-def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
+def write_bytes(path: Path, content: bytes, *, lasting: bool = True, named: bool = True) -> None:
     """Replace any file at once. Raises OSError, and leaves nothing behind then."""
     temporary = _written_beside(path, content, lasting=lasting)
     try:
@@ -50,11 +53,13 @@ def write_bytes(path: Path, content: bytes, *, lasting: bool = True) -> None:
     except OSError:
         temporary.unlink(missing_ok=True)
         raise
-    if lasting:
+    if lasting and named:
         sync_folder(path.parent)
 
 
-def create_json_exclusively(path: Path, fields: Mapping[str, Any], *, lasting: bool = True) -> bool:
+def create_json_exclusively(
+    path: Path, fields: Mapping[str, Any], *, lasting: bool = True, named: bool = True
+) -> bool:
     """Create a JSON file, whole, unless it exists; whether it was this call that created it.
 
     Of any number of processes that try, exactly one is told True. Raises OSError.
@@ -70,7 +75,7 @@ def create_json_exclusively(path: Path, fields: Mapping[str, Any], *, lasting: b
         return _created_without_links(path, temporary.read_bytes())
     finally:
         temporary.unlink(missing_ok=True)
-    if lasting:
+    if lasting and named:
         sync_folder(path.parent)
     return True
 

@@ -41,6 +41,7 @@ class OpenFolder:
         self._pid = os.getpid()
         self._writers: list[LineWriter] = []
         self._changes = 0
+        self._renamed = False  # since the names in the folder were last synced
         self.fd = files.open_folder(path)
 
     @property
@@ -106,12 +107,22 @@ class OpenFolder:
         self._on_problem(f"writing {by.path.name}", by.first_error)
 
     def sync(self) -> None:
-        """Make all lines survive a power loss."""
+        """Make all lines survive a power loss, and what was published."""
         for one in list(self._writers):
             try:
                 one.sync()
             except OSError as error:
                 self._on_problem(f"syncing {one.path.name}", error)
+        self._sync_names()
+
+    def _sync_names(self) -> None:
+        if not self._renamed or self.fd < 0 or os.getpid() != self._pid:
+            return
+        self._renamed = False
+        try:
+            os.fsync(self.fd)
+        except OSError as error:
+            self._on_problem("syncing the session's folder", error)
 
     def sync_parents(self) -> None:
         """Make the folder itself survive one: it and those above may have been made just now."""
@@ -122,7 +133,8 @@ class OpenFolder:
                 continue
 
     def publish(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Write a JSON file of something that changes, as it stands now.
+        """Write a JSON file of something that changes, as it stands now. After a power loss it may
+        be the one before, if that comes before the next `sync`.
 
         Without a lock, since a signal may end the session in the midst of this: whoever finds that
         something was to be published since it looked writes again, so the newest is written last.
@@ -133,7 +145,9 @@ class OpenFolder:
         try:
             while True:
                 changes = self._changes
-                files.write_json(self.path / name, {"schema": layout.SCHEMA, **fields})
+                now = {"schema": layout.SCHEMA, **fields}
+                files.write_json(self.path / name, now, named=False)
+                self._renamed = True
                 if changes == self._changes:
                     return
         except Exception as error:  # of the disk, or of a value that is asked what it is
@@ -152,6 +166,7 @@ class OpenFolder:
     def close(self) -> None:
         """Close everything."""
         last = self.path
+        self._sync_names()
         self.seal()
         fd, self.fd, self._path = self.fd, -1, last
         if fd >= 0:

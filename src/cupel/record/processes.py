@@ -88,10 +88,18 @@ def _machine() -> str:
 
 def this_process() -> Process:
     """The calling process; after a fork, the child is another one."""
-    pid = os.getpid()
+    return _known(os.getpid())
+
+
+@cache
+def _known(pid: int) -> Process:
     start = start_of(pid)
     assert start is not None, f"process {pid} cannot see itself"
     return Process(pid, start, this_place())
+
+
+if hasattr(os, "register_at_fork"):  # a child may be given the pid that an ancestor had
+    os.register_at_fork(after_in_child=_known.cache_clear)
 
 
 def lives(pid: int, start: str) -> bool:

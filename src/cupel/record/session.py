@@ -152,8 +152,8 @@ class Session(Describing):
             run_dir.mkdir(parents=True, exist_ok=True)
             beat = adopt_session(claim) if claim else None
             # Never replaced: whoever else starts the same run writes the same, or comes too late.
-            files.create_json_exclusively(run_dir / layout.CONFIG, described)
-            files.create_json_exclusively(run_dir / layout.RUN, run)
+            files.create_json_exclusively(run_dir / layout.CONFIG, described, named=False)
+            files.create_json_exclusively(run_dir / layout.RUN, run)  # syncs both names
             try:
                 beat = beat or take_session(run_dir, 1)
             except FileExistsError as error:
