@@ -38,6 +38,8 @@ def tables(found: dict[str, Any]) -> Iterator[str]:
         yield from _large_table(found["large"])
     if "faults" in found:
         yield from _fault_table(found["faults"])
+    if "disturbed" in found:
+        yield from _disturbed_table(found["disturbed"])
 
 
 def whole(one: dict[str, float]) -> float:
@@ -123,3 +125,23 @@ def _fault_table(told: dict[str, Any]) -> Iterator[str]:
         ("broken promises", len(found["problems"])),
     ):
         yield f"| {name} | {value:,} |"
+
+
+def _disturbed_table(told: dict[str, Any]) -> Iterator[str]:
+    yield f"\n| loss-slope-smoke, left alone and disturbed, {told['date']} | |"
+    yield "|---|---:|"
+    failures = ", ".join(f"{n} {name}" for name, n in sorted(told["failures_injected"].items()))
+    kills = " and ".join(map(str, told["processes_killed_with_the_command"]))
+    counts = told["counts"]
+    for name, value in (
+        ("runs", f"{told['runs']:,}"),
+        ("seconds, left alone", f"{told['quiet_s']:.0f}"),
+        ("seconds, disturbed", f"{told['disturbed_s']:.0f}"),
+        (f"failures that came ({failures})", f"{told['failures_met']:,}"),
+        ("processes killed at once, the command included", kills),
+        ("runs accepted, diverged, failed, missing", " / ".join(map(str, counts.values()))),
+        ("what `study verify` found wrong", f"{told['problems']:,}"),
+        ("numbers compared with those of the sweep left alone, all equal",
+         f"{told['numbers_equal']:,}"),
+    ):  # fmt: skip
+        yield f"| {name} | {value} |"

@@ -2,7 +2,8 @@
 
 Each runs in an environment of its own at a pinned version; all take turns, some rounds, and the
 median round counts. The first run makes the environments. Machines are shared: read ratios, and the
-load that is printed with them. `run.py faults` torments a sweep instead (tests/jobs/faults.py).
+load that is printed with them. `run.py faults` torments a sweep instead (tests/jobs/faults.py), and
+`run.py disturbed` breaks the runs of a whole study, and compares its data with one left alone.
 `--write` keeps the numbers in measured.json and the tables in docs/benchmarks.md.
 """
 
@@ -48,7 +49,7 @@ ROUNDS = 3
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("all", "faults"), default="all")
+    parser.add_argument("what", nargs="?", choices=("all", "faults", "disturbed"), default="all")
     parser.add_argument("--only", nargs="*", choices=ALL)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--runs", type=int, default=100_000, help="of the long plan; 0 for none")
@@ -62,8 +63,10 @@ def main() -> None:
     found: dict[str, Any] = json.loads(MEASURED.read_text()) if MEASURED.exists() else {}
     if given.what == "faults":
         found["faults"] = {**faults(), **_machine()}
+    elif given.what == "disturbed":
+        found["disturbed"] = {**_machine(), **disturbed()}
     else:
-        found = {name: found[name] for name in ("faults",) if name in found}
+        found = {name: found[name] for name in ("faults", "disturbed") if name in found}
         machine = _machine()
         found["versions"] = {name: ", ".join(pins) for name, pins in PINS.items()}
         found["jobs"], found["left out"] = compared(given.only or ALL, given.rounds)
@@ -154,6 +157,15 @@ def faults() -> dict[str, Any]:
     harness = ROOT / "tests" / "jobs" / "faults.py"
     done = subprocess.run(
         [sys.executable, str(harness)], stdout=subprocess.PIPE, text=True, check=False
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def disturbed() -> dict[str, Any]:
+    """A study in which everything goes wrong beside one that is left alone."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "disturbed.py")], stdout=subprocess.PIPE, text=True, check=True
     )
     found: dict[str, Any] = json.loads(done.stdout)
     return found
