@@ -487,7 +487,7 @@ def _release_host(manifest: Manifest, host: str, why: str) -> None:
 
 def _if_silent(state: RunState, threshold: float | None) -> RunState:
     """The state, as silent when it runs and has given no sign for longer than the threshold."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from cupel.cli.progress import duration
 

@@ -259,13 +259,10 @@ def _by_cell(states: Iterable[RunState]) -> list[dict[str, Any]]:
 
 
 def _state_facts(state: RunState) -> dict[str, Any]:
-    from dataclasses import fields
+    from msgspec.structs import asdict
 
-    from cupel.studies.manifest import PlannedRun
-
-    run = {name: getattr(state.run, name) for name in PlannedRun.__struct_fields__}
-    rest = {one.name: getattr(state, one.name) for one in fields(state) if one.name != "run"}
-    return {**run, **rest}
+    facts = asdict(state)
+    return {**asdict(facts.pop("run")), **facts}
 
 
 def _row(state: RunState) -> dict[str, Any]:
