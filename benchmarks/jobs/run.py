@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import platform
@@ -45,6 +46,7 @@ ALL = (*OURS, "pool", *PINS)
 JOBS, SECONDS = 216, 0.05
 FEWER = {"hydra": 24, "submitit": 24}  # a second or more a job: scaled, and said so
 ROUNDS = 3
+SETTLED_S = 61.0
 
 
 def main() -> None:
@@ -92,10 +94,16 @@ def compared(names: Sequence[str], rounds: int) -> tuple[dict[str, Any], dict[st
     left_out = {name: told for name in names if (told := _made(name)) is not None}
     chosen = [name for name in names if name not in left_out]
     taken: dict[str, list[dict[str, float]]] = {name: [] for name in chosen}
-    for number in range(rounds):
-        for name in chosen:
+    # ext4 without a journal looks past all inodes that were deleted in the last minute, one by one,
+    # so whoever makes most files pays for what others have deleted (SQLite a file a transaction).
+    # So nothing is deleted before the end, and ours begin a minute after the last peer.
+    with tempfile.TemporaryDirectory(prefix="cupel-bench-") as place:
+        for number, name in itertools.product(range(rounds), chosen):
             _say(f"jobs: round {number + 1} of {rounds}, {name}")
-            taken[name].append(_once(name, FEWER.get(name, JOBS)))
+            folder = Path(tempfile.mkdtemp(dir=place))
+            if name == chosen[0] and name in OURS:
+                time.sleep(SETTLED_S)
+            taken[name].append(_once(name, FEWER.get(name, JOBS), folder))
     medians = {
         name: {key: statistics.median(one[key] for one in many) for key in many[0]}
         for name, many in taken.items()
@@ -103,28 +111,27 @@ def compared(names: Sequence[str], rounds: int) -> tuple[dict[str, Any], dict[st
     return medians, left_out
 
 
-def _once(name: str, jobs: int) -> dict[str, float]:
+def _once(name: str, jobs: int, folder: Path) -> dict[str, float]:
     """One sweep: wall and CPU seconds of all its processes, the load when it began."""
-    with tempfile.TemporaryDirectory(prefix="cupel-bench-") as folder:
-        if name in OURS:
-            command = [sys.executable, str(HERE / "ours.py"), name.split()[1]]
-        else:
-            python = sys.executable if name == "pool" else str(HOME / name / "bin" / "python")
-            command = [python, str(HERE / "peers.py"), name]
-        root = Path(folder) / "root"
-        root.mkdir()
-        load = os.getloadavg()[0]
-        before, began = _cpu(), time.perf_counter()
-        done = subprocess.run(
-            [*command, str(root), str(jobs), str(SECONDS)],
-            capture_output=True,
-            text=True,
-            cwd=folder,  # no repository, for anybody
-            env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
-            check=False,
-        )
-        wall = time.perf_counter() - began
-        cpu = _cpu() - before
+    if name in OURS:
+        command = [sys.executable, str(HERE / "ours.py"), name.split()[1]]
+    else:
+        python = sys.executable if name == "pool" else str(HOME / name / "bin" / "python")
+        command = [python, str(HERE / "peers.py"), name]
+    root = folder / "root"
+    root.mkdir()
+    load = os.getloadavg()[0]
+    before, began = _cpu(), time.perf_counter()
+    done = subprocess.run(
+        [*command, str(root), str(jobs), str(SECONDS)],
+        capture_output=True,
+        text=True,
+        cwd=folder,  # no repository, for anybody
+        env={**os.environ, "PYTHONPATH": str(HERE), "OMP_NUM_THREADS": "1"},
+        check=False,
+    )
+    wall = time.perf_counter() - began
+    cpu = _cpu() - before
     if done.returncode or json.loads(done.stdout.splitlines()[-1])["done"] != jobs:
         raise SystemExit(f"{name} did not do its jobs:\n{done.stdout[-500:]}{done.stderr[-3000:]}")
     return {"jobs": jobs, "wall_s": wall, "cpu_s": cpu, "load": load}

@@ -282,6 +282,9 @@ def send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
     return True
 
 
+_libc: Any = None
+
+
 def adopt_orphans() -> bool:
     """Become the parent of every descendant that loses its own; whether this system can do that."""
     return _prctl(PR_SET_CHILD_SUBREAPER, 1)
@@ -301,9 +304,12 @@ def die_with_parent(number: int) -> bool:
 def _prctl(option: int, value: int) -> bool:
     if not sys.platform.startswith("linux"):
         return False
-    import ctypes
+    global _libc
+    if _libc is None:
+        import ctypes
 
-    return bool(ctypes.CDLL(None).prctl(option, value, 0, 0, 0) == 0)
+        _libc = ctypes.CDLL(None)  # once: what is forked from a zygote has it
+    return bool(_libc.prctl(option, value, 0, 0, 0) == 0)
 
 
 def children() -> list[int]:

@@ -70,7 +70,7 @@ class Describing(Saying):
 
     def begin_at(self, step: int) -> None:
         """Say from which step this session goes on: later steps of older sessions are void."""
-        if self.rank == 0:
+        if self.rank == 0 and self._state["start_step"] != step:  # of a new run it says 0 already
             self._state["start_step"] = step
             self._folder.publish(layout.SESSION, self._state)
         self.event("begin", step=step)
