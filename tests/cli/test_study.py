@@ -204,6 +204,19 @@ def test_runs_that_want_more_than_this_machine_has_are_refused_before_anything_i
     assert not desk.runs.exists()
 
 
+def test_what_is_done_is_compared_on_a_smaller_machine_too(desk: Desk) -> None:
+    given = ["study.seeds=[1,2]", "study.resources.cpus=4096"]
+    manifest = freeze(plan_study(desk.folder / "sine.yaml", given, root=desk.runs))
+    for run in manifest.runs:
+        Session.start(
+            root=desk.runs, project="default", name=run.run_id, run_id=run.run_id,
+            config=manifest.config_of(run), identity=run.identity,
+        ).finish("finished", results={"step": 30, "final": {"val_loss": 1.0}})  # fmt: skip
+    done = desk.type("study", "run", "sine.yaml", *given)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Does dropout help?")
+
+
 def test_a_run_whose_results_are_damaged_is_told_of_and_left_alone(desk: Desk) -> None:
     manifest = freeze(plan_study(desk.folder / "sine.yaml", ["study.seeds=[1]"], root=desk.runs))
     for run in manifest.runs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -64,6 +65,20 @@ def test_declared_memory_is_not_given_twice_and_what_is_not_declared_is_not_coun
     assert ledger.place("b", Resources(memory_mb=600)) is None
     assert ledger.place("c", Resources(memory_mb=None)) is not None
     assert ledger.free_memory_mb == 400
+
+
+def test_there_is_room_for_what_would_be_placed_now_and_for_nothing_else() -> None:
+    ledger = Ledger(4, 1000, [Gpu(0, 100), Gpu(1, 100)])
+    half = Resources(gpus=0.5)
+    assert ledger.has_room(half)
+    assert not ledger.has_room(Resources(cpus=5))
+    for name in "abcd":
+        assert ledger.place(name, replace(half, cpus=0.5)) is not None
+    assert not ledger.has_room(half)
+    assert ledger.has_room(Resources())
+    ledger.free("a")
+    assert ledger.has_room(half)
+    assert not ledger.has_room(half, avoid=[0, 1])
 
 
 @pytest.mark.parametrize(

@@ -221,6 +221,16 @@ def test_what_is_lost_before_its_first_step_is_nobodys_fault_ten_times_in_a_row(
     assert decide(mixed, now=LATER).kind in GOES_ON
 
 
+def test_what_is_lost_with_its_supervisor_is_nobodys_fault_unless_it_never_comes_further() -> None:
+    """A power cut, or a `kill -9` of everything, at any moment and however often."""
+    kinds = [decide(ended(*["lost"] * n, orphaned=True), now=LATER).kind for n in range(1, 12)]
+    assert kinds == ["ready"] * 10 + ["failed"]
+    further = [("lost", step) for step in range(1, 40)]
+    assert decide(ended(*further, orphaned=True), now=LATER).kind in GOES_ON
+    mixed = [*ended("killed", "killed"), *ended(*["lost"] * 5, orphaned=True)]
+    assert decide(mixed, now=LATER).kind in GOES_ON
+
+
 def test_killed_lost_timeout_and_preempted_count_together() -> None:
     assert next_of("killed", "lost", "killed").kind == "failed"
     assert next_of("timeout", "killed").kind == "ready"
@@ -404,7 +414,7 @@ def test_no_run_goes_on_for_ever_without_progress(
         attempts.append(replace(attempt, outcome=outcome))
     assert len(attempts) <= 20
     if len(set(outcomes)) == 1:
-        no_fault = outcomes[0] == "lost" and not attempts[0].begun
+        no_fault = outcomes[0] == "lost" and (attempts[0].orphaned or not attempts[0].begun)
         assert len(attempts) <= (UNLUCKY + 1 if no_fault else 6)
 
 

@@ -325,6 +325,30 @@ def test_a_session_that_nobody_judged_is_judged_by_what_it_left(
     assert found.progressed
 
 
+def test_a_session_that_was_lost_with_its_supervisor_tells_so_and_what_it_was_given(
+    tmp_path: Path,
+) -> None:
+    code = """
+import json, sys
+from pathlib import Path
+from cupel.record import processes
+from cupel.record.claims import claim_session
+run_dir, alive = Path(sys.argv[1]), json.loads(sys.argv[2])
+facts = {"resources": {"memory_mb": 1500}, "alone": True, "changes": {"train.accumulate": 2}}
+claim_session(run_dir, 1, {"supervisor": alive or processes.this_process().as_json(), **facts})
+"""
+    alive = json.dumps(processes.this_process().as_json())
+    for name, supervisor in (("lost", "null"), ("kept", alive)):
+        folder = run_dir(tmp_path, name)
+        subprocess.run([sys.executable, "-c", code, str(folder), supervisor], check=True)
+        found = told_or_seen(folder, 1)
+        assert (found.outcome, found.orphaned) == ("lost", name == "lost")
+        assert (found.alone, found.resources) == (True, {"memory_mb": 1500})
+        assert found.changes == {}  # nothing ran with them
+        (folder / "sessions/0001/env.json").write_text("{}")
+        assert told_or_seen(folder, 1).changes == {"train.accumulate": 2}
+
+
 def test_a_folder_that_is_none_of_a_run_is_set_aside_and_stops_no_other(tmp_path: Path) -> None:
     plan(tmp_path, *(Run(name) for name in "abcd"))
     (tmp_path / "p" / "a").write_text("no folder")

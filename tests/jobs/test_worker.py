@@ -190,6 +190,24 @@ def test_when_three_are_refused_alike_the_others_are_held(tmp_path: Path) -> Non
     assert [c.name for c in worked(tmp_path) if c.kind == "started"] == names[3:]
 
 
+def test_a_programmers_mistake_in_the_first_step_holds_the_others_too(tmp_path: Path) -> None:
+    """The session is open by then, and the first forward has failed."""
+    names = [f"{arm}{seed}" for seed in (1, 2) for arm in "abc"]
+    plan(tmp_path, *(Run(name, "errs-first:TypeError", kin=name[0]) for name in names))
+    changes = worked(tmp_path)
+    assert [change.name for change in changes if change.kind == "started"] == names[:3]
+    assert outcomes(tmp_path, "a1") == ["configuration"]
+    assert [change.kind for change in changes].count("held") == 1
+    assert {queue_of(tmp_path).control.word(name).by_breaker for name in names[3:]} == {True}
+
+
+def test_one_that_comes_later_is_tried_again_and_holds_nobody(tmp_path: Path) -> None:
+    names = [f"{arm}1" for arm in "abc"]
+    plan(tmp_path, *(Run(name, "errs:TypeError,finishes", kin=name[0]) for name in names))
+    worked(tmp_path)
+    assert [outcomes(tmp_path, name) for name in names] == [["unknown", "finished"]] * 3
+
+
 def test_runs_refused_for_different_reasons_are_all_started(tmp_path: Path) -> None:
     reasons = ("no corpus", "lr is too large", "a wrong seed", "the model is too wide")
     plan(tmp_path, *(Run(why[0], f"refused:{why}", kin=why[0]) for why in reasons))

@@ -15,6 +15,7 @@ otherwise. SIGTERM asks it to stop: it is `interrupted` at the next step, with e
     deaf                makes no further step, and ignores SIGTERM
     fails[:WHY]         ends as failed, with an error of its own
     errs:TYPE[:WHY]     the same, with a failure.json that names this class of error
+    errs-first:TYPE     the same, before it has made a step
     diverges            its loss is NaN, and it says that it diverged
     killed              dies of SIGKILL after its step
     killed-stuck        dies of SIGKILL, and got no further than the session before
@@ -118,6 +119,8 @@ def main(run_dir: Path, endings: list[str]) -> NoReturn:
     session.begin_at(step)
     if ending == "killed-stuck":
         os.kill(os.getpid(), signal.SIGKILL)
+    if ending == "errs-first":
+        fail(session, given[0], f"in the first step of {run_dir.name!r}")
     last = int(given[0]) if ending == "works" else step + 1
     loss = float("nan") if ending == "diverges" else 1.0
     while step < last:

@@ -54,6 +54,28 @@ def session(tmp_path: Path) -> Iterator[Session]:
     made.finish("interrupted")
 
 
+def test_lines_survive_a_power_loss_before_the_results_that_come_from_them_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lasting: list[str] = []
+    sync, create = writer._sync, files.create_json_exclusively
+
+    def synced(fd: int) -> None:
+        lasting.append(Path(f"/proc/self/fd/{fd}").readlink().name)
+        sync(fd)
+
+    def created(path: Path, fields: dict[str, Any], **more: Any) -> bool:
+        lasting.append(path.name)
+        return create(path, fields, **more)
+
+    monkeypatch.setattr(writer, "_sync", synced)
+    monkeypatch.setattr(files, "create_json_exclusively", created)
+    session = start(tmp_path)
+    session.log({"loss": 1.0}, step=1)
+    session.finish("finished", results={"step": 1})
+    assert lasting.index("metrics.r0.000.jsonl") < lasting.index("results.json")
+
+
 @pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
 def test_kill_after_log_loses_nothing(tmp_path: Path, kills: int) -> None:
     """Also while lines are long, and come as fast as they can.

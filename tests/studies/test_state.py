@@ -63,6 +63,21 @@ def test_before_the_first_run_all_are_planned(manifest: Manifest) -> None:
     assert {(state.step, state.steps, state.sessions) for state in states} == {(0, 40, 0)}
 
 
+def test_a_failure_that_was_undone_just_after_it_was_seen_is_not_remembered(
+    manifest: Manifest,
+) -> None:
+    """It waits for the index to be written; the retry comes before that."""
+    run = manifest.runs[0]
+    with closing(Look(manifest)) as look:
+        look.states()
+        begun(manifest, run).finish("failed", error="bad")
+        write_attempt(manifest.run_dir(run), Attempt(1, "configuration", "bad", ended=2.0))
+        assert look.states()[0].status == "refused"
+        control.forgive(manifest.folder, {run.run_id: manifest.run_dir(run)})
+        seen = look.states()[0].status
+    assert first(manifest).status == seen != "refused"
+
+
 def test_a_run_is_followed_from_step_to_step_to_its_accepted_results(manifest: Manifest) -> None:
     session = begun(manifest, manifest.runs[0])
     assert (first(manifest).status, first(manifest).step) == ("running", 0)

@@ -164,7 +164,7 @@ def run(
     if rule == "stop":  # before anything is written
         settle_code(planned, rule, only)
     if backend == "local" and _is_placed(planned):
-        _check_it_fits(planned)
+        _check_it_fits(planned, only)
     manifest = freeze(planned, widen=True) if planned.study.search is None else None
     further: Manifest | None = manifest or advance(recipe, overrides or [], manifest=None, **extra)
     assert further is not None, "a search begins with some cells"
@@ -268,12 +268,16 @@ def _is_placed(manifest: Manifest) -> bool:
     return manifest.study.resources != type(manifest.study.resources)()
 
 
-def _check_it_fits(planned: Manifest) -> None:
-    """Raises UsageError for runs that want more than this machine has."""
+def _check_it_fits(planned: Manifest, only: Sequence[PlannedRun] | None) -> None:
+    """Raises UsageError where runs are to be trained that want more than this machine has."""
     from cupel.jobs.packing import machine
-    from cupel.studies.tasks import tasks_of
+    from cupel.record import layout
+    from cupel.studies.tasks import resources_of
 
-    machine().check(f"a run of {planned.name}", tasks_of(planned, planned.runs[:1])[0].resources)
+    runs = planned.runs if only is None else only
+    left = any(not (planned.run_dir(run) / layout.RESULTS).exists() for run in runs)
+    if left or planned.study.search is not None:
+        machine().check(f"a run of {planned.name}", resources_of(planned))
 
 
 def job_of(manifest: Manifest, claimed: Claimed, placed: Mapping[str, str]) -> Job:

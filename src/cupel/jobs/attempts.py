@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 from cupel.errors import RecordError
 from cupel.record import files, layout
-from cupel.record.claims import read_lease
+from cupel.record.claims import is_claim, read_lease
 
 ATTEMPT = "attempt.json"
 FAILURE = "failure.json"  # written by the process itself, just before it dies of an exception
@@ -53,8 +53,9 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One ended session of a run. `begun` says whether it got beyond its preparation, steps are
-    those of the run; `changes` are settings that it ran with otherwise than planned."""
+    """One ended session of a run. `begun` says whether it logged a step of its own; steps are those
+    of the run; `changes` are settings that it ran with otherwise than planned. `orphaned`: it was
+    lost together with whoever supervised it, who is known to have died."""
 
     session: int
     outcome: str  # an Outcome; a newer cupel may know more of them
@@ -73,6 +74,7 @@ class Attempt:
     cpu_s: float | None = None
     peak_mb: float | None = None
     alone: bool = False
+    orphaned: bool = False
     changes: Mapping[str, Any] = field(default_factory=dict)
     resources: Mapping[str, Any] = field(default_factory=dict)
 
@@ -86,6 +88,7 @@ def write_attempt(run_dir: Path, attempt: Attempt) -> bool:
     """Write how a session ended, once; whether it was this call that did. Raises OSError."""
     path = layout.session_dir(run_dir, attempt.session) / ATTEMPT
     fields = {"schema": SCHEMA, **asdict(attempt)}
+    del fields["orphaned"]  # whoever writes this lives
     # Of accepted results the session tells the same: not worth a wait for the disk.
     return files.create_json_exclusively(path, fields, lasting=attempt.outcome != "finished")
 
@@ -105,5 +108,7 @@ def changes_in(run_dir: Path, number: int) -> Mapping[str, Any]:
     """Settings that a session ran with otherwise than planned: as its supervisor told, else, where
     that was killed before it could tell, as the session was claimed with."""
     told = read_attempt(run_dir, number)
+    if told is None and is_claim(layout.session_dir(run_dir, number)):
+        return {}  # nothing ran
     found = told.changes if told is not None else read_lease(run_dir, number).get("changes")
     return found if isinstance(found, Mapping) else {}

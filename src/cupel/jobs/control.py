@@ -1,8 +1,9 @@
 """What people (and the failure policy) ask of a study's runs: lines appended to `control.jsonl`.
 
-A line is one write, so any number of people and workers may append at once, on any host. The last
-word on a run counts. Nothing is ever rewritten: the file tells who held, boosted, cancelled or
-retried what, when and why. A damaged line is skipped and counted.
+A line is one write, so any number of people and workers may append at once, on any host; on NFS,
+which does not append atomically, one of two lines of the same instant may be lost. The last word on
+a run counts. Nothing is ever rewritten: the file tells who held, boosted, cancelled or retried
+what, when and why. A damaged line is skipped and counted.
 """
 
 from __future__ import annotations

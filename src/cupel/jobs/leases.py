@@ -82,7 +82,7 @@ def hold_of(run_dir: Path, number: int, *, clock: DiskClock, lease_s: float = LE
     silent = _silence(folder, clock)
     if ended or dead:
         lease = read_lease(run_dir, number)
-        if lease and silent <= min(lease_s, JUDGING_S) and not _is_gone(lease.get("supervisor")):
+        if lease and silent <= min(lease_s, JUDGING_S) and not is_gone(lease.get("supervisor")):
             return "held"
         return "ended" if ended else "dead"
     return "held" if silent <= lease_s else "expired"
@@ -100,12 +100,12 @@ def _has_died(beat: Path) -> bool:
     """Whether the process that a heartbeat names has ended, for sure. Of one that is not there, or
     is no heartbeat, only its age tells."""
     try:
-        return _is_gone(files.read_json(beat), unnamed=False)
+        return is_gone(files.read_json(beat), unnamed=False)
     except RecordError:
         return False
 
 
-def _is_gone(named: object, *, unnamed: bool = True) -> bool:
+def is_gone(named: object, *, unnamed: bool = True) -> bool:
     """Whether a process has ended, for sure; `unnamed` where nothing names a process."""
     try:
         assert isinstance(named, dict)

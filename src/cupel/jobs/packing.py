@@ -131,6 +131,12 @@ class Ledger:
             asked = f"{_counted(gpus)} with {memory} MB of memory"
             raise _too_large(name, asked, has, "gpu_memory_mb")
 
+    def has_room(self, resources: Resources, *, avoid: Collection[int] = ()) -> bool:
+        """Whether a job that needs so much would fit now."""
+        if not self._has_cores_and_memory(resources):
+            return False
+        return self._devices(resources, alone=False, avoid=avoid) is not None
+
     @property
     def placed(self) -> tuple[str, ...]:
         """The names of the jobs that have something, in the order in which they got it."""

@@ -280,6 +280,7 @@ class Placer:
     def _write_attempt(self, task: Task, number: int, job: _Placed, ended: Ended) -> None:
         info = SessionInfo.read(task.run_dir, number)
         first, last = steps_of(info)
+        lease = read_lease(task.run_dir, number)
         try:
             failure = files.read_json(info.dir / FAILURE)
         except RecordError:
@@ -288,7 +289,7 @@ class Placer:
             ended,
             failure=failure,
             log_tail=self.backend.logs(job.handle, lines=40),
-            began=info.start_step is not None,
+            began=last > first,
             asked="cancelled" if job.cancelled else None,
             hung=False,
         )
@@ -297,7 +298,7 @@ class Placer:
             why.kind if why else "interrupted",
             why.detail if why else "stopped with a checkpoint",
             signature=why.signature if why else "",
-            begun=info.start_step is not None,
+            begun=last > first,
             first_step=first,
             last_step=last,
             started=info.started or job.submitted,
@@ -308,7 +309,9 @@ class Placer:
             state=ended.state,
             cpu_s=ended.cpu_s,
             peak_mb=ended.peak_mb,
-            changes=read_lease(task.run_dir, number).get("changes") or {},
+            alone=lease.get("alone") is True,
+            changes=lease.get("changes") or {},
+            resources=lease.get("resources") or {},
         )
         try:
             if is_claim(info.dir):

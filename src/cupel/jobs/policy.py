@@ -25,7 +25,7 @@ MORE_MEMORY = 1.5
 LONGEST_WAIT_S = 600.0
 CLOCKS_S = 60.0  # an attempt that ended further in the future was told by a clock that is wrong
 ALIKE = 3  # runs with one early failure that are taken for all
-UNLUCKY = 10  # times in a row that a run may be lost with its supervisor before its first step
+UNLUCKY = 10  # times in a row that a run may be lost with its supervisor without coming further
 QUARANTINE_S = 3600.0
 RUNS_OF_A_DEVICE = 2  # that its host's fault has ended, before it is suspected
 DEVICES_OF_A_HOST = 3  # that are in quarantine, before the host is
@@ -155,9 +155,10 @@ def _too_often(attempts: Sequence[Attempt]) -> str:
         return "it ended alike before"
     if row.retries is not None and len(alike) > row.retries:
         return f"retried {row.retries} times" if row.retries > 1 else "retried once"
-    unlucky = list(itertools.takewhile(_is_no_fault, reversed(attempts)))
+    pairs = zip(reversed(attempts), reversed(progressed(attempts)), strict=True)
+    unlucky = list(itertools.takewhile(lambda one: _is_no_fault(one[0]) and not one[1], pairs))
     if len(unlucky) > UNLUCKY:  # so often that it might be the run after all
-        return f"{len(unlucky)} times in a row before its first step"
+        return f"{len(unlucky)} times in a row with whoever supervised it, and no further"
     stalled = _stalled(attempts)
     if row.stalled is not None and stalled > row.stalled:
         furthest = max(one.last_step for one in attempts)
@@ -176,8 +177,8 @@ def _stalled(attempts: Sequence[Attempt]) -> int:
 
 
 def _is_no_fault(one: Attempt) -> bool:
-    """Whether it was lost with its supervisor before its first step: no word about the run."""
-    return one.outcome == "lost" and not one.begun
+    """Whether it was lost with its supervisor, or before its first step: no word about the run."""
+    return one.outcome == "lost" and (one.orphaned or not one.begun)
 
 
 def _changes(attempts: Sequence[Attempt], told: int) -> dict[str, Any]:
@@ -275,7 +276,7 @@ def _whole(value: Any) -> int:
 
 @dataclass(frozen=True, slots=True)
 class RunFailure:
-    """A failed run as the breaker looks at it. `begun`: it got beyond its preparation. Runs of one
+    """A failed run as the breaker looks at it. `begun`: it had made a step. Runs of one
     `kin` differ in nothing that they could be refused for."""
 
     run: str
@@ -300,7 +301,7 @@ def breaker(
 ) -> Hold | None:
     """What three runs that failed before their first step, for one reason, promise for the others.
 
-    `kins` are all those of the sweep, `begun` those of which some run got beyond its preparation.
+    `kins` are all those of the sweep, `begun` those of which some run made a step.
     All is held; but where the failed runs are of one kin and there are others, or others have
     begun, then only their own kin.
     """

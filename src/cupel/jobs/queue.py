@@ -15,7 +15,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from cupel.errors import RecordError
 from cupel.jobs.attempts import Attempt, changes_in, read_attempt
 from cupel.jobs.backend import Resources
 from cupel.jobs.control import Control
-from cupel.jobs.leases import LEASE_S, DiskClock, hold_of, last_sign
+from cupel.jobs.leases import LEASE_S, DiskClock, hold_of, is_gone, last_sign
 from cupel.jobs.policy import Decision, decide
 from cupel.jobs.progress import steps_of
 from cupel.jobs.reasons import in_a_line
@@ -294,6 +294,7 @@ class Queue:
             "lease_s": self.lease_s,
             "changes": changes,
             "alone": alone,
+            "resources": {k: v for k, v in asdict(resources).items() if v is not None},
             "priority": self.priority(task),
             "supervisor": processes.this_process().as_json(),
         }
@@ -335,18 +336,22 @@ def told_or_seen(run_dir: Path, number: int) -> Attempt:
     first, last = steps_of(info)
     outcome, detail = _seen(run_dir, info)
     ended = info.ended if isinstance(info.ended, int | float) else last_sign(info.dir)
+    lease = read_lease(run_dir, number)
+    resources = lease.get("resources")
     return Attempt(
         number,
         outcome,
         detail,
-        begun=info.start_step is not None,
+        begun=last > first,
         first_step=first,
         last_step=last,
         started=info.started if isinstance(info.started, int | float) else ended,
         ended=ended,
         host=str(info.host or ""),
-        alone=read_lease(run_dir, number).get("alone") is True,
+        alone=lease.get("alone") is True,
+        orphaned=outcome == "lost" and is_gone(lease.get("supervisor"), unnamed=False),
         changes=changes_in(run_dir, number),
+        resources=resources if isinstance(resources, Mapping) else {},
     )
 
 

@@ -233,8 +233,8 @@ class Worker:
         """Whether there is no room for a run that wants what this one was planned with."""
         if self.ledger is None or (self.only is not None and task.name not in self.only):
             return False
-        short = task.resources.cpus > self.ledger.free_cpus + 1e-9
-        return short or (task.resources.memory_mb or 0) > self.ledger.free_memory_mb
+        never = _devices(self.queue.control.quarantined, self.queue.host)
+        return not self.ledger.has_room(task.resources, avoid=never)
 
     def _give_back(self, task: Task) -> None:
         if self.ledger is not None and task.name in self.ledger.placed:
@@ -394,10 +394,11 @@ class Worker:
     ) -> tuple[Attempt, Failure | None]:
         task, claim = running.task, running.claimed.claim
         session = running.session()
-        begun = claim.adopted() and session.start_step is not None
-        if begun:
+        opened = claim.adopted() and session.start_step is not None
+        first, last = steps_of(session) if opened else (0, 0)
+        begun = last > first
+        if begun or accepted:
             self._begun.add(task.kin)
-        first, last = steps_of(session) if begun else (0, 0)
         failure = None
         asked = "preempted" if running.asked is None and self.stop.name else running.asked
         if not accepted:
@@ -408,7 +409,7 @@ class Worker:
                 began=begun,
                 asked=asked if asked != "hung" else None,
                 hung=running.hung,
-                nonfinite=_is_nonfinite(progress(task.run_dir).loss) if begun else False,
+                nonfinite=_is_nonfinite(progress(task.run_dir).loss) if opened else False,
             )
         if accepted and _accepted_session(task.run_dir) not in (None, claim.number):
             outcome, detail = "interrupted", "the results of another session were accepted"

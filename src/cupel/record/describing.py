@@ -72,7 +72,7 @@ class Describing(Saying):
         """Say from which step this session goes on: later steps of older sessions are void."""
         if self.rank == 0 and self._state["start_step"] != step:  # of a new run it says 0 already
             self._state["start_step"] = step
-            self._folder.publish(layout.SESSION, self._state)
+            self._folder.publish(layout.SESSION, self._state, named=True)  # it voids others' steps
         self.event("begin", step=step)
 
     def describe(self, **facts: Any) -> None:

@@ -132,9 +132,9 @@ class OpenFolder:
             except OSError:  # a root that we may not read; only what is read can be synced
                 continue
 
-    def publish(self, name: str, fields: Mapping[str, Any]) -> None:
-        """Write a JSON file of something that changes, as it stands now. After a power loss it may
-        be the one before, if that comes before the next `sync`.
+    def publish(self, name: str, fields: Mapping[str, Any], *, named: bool = False) -> None:
+        """Write a JSON file of something that changes, as it stands now. Unless it is `named` at
+        once, it may be the one before after a power loss that comes before the next `sync`.
 
         Without a lock, since a signal may end the session in the midst of this: whoever finds that
         something was to be published since it looked writes again, so the newest is written last.
@@ -146,8 +146,8 @@ class OpenFolder:
             while True:
                 changes = self._changes
                 now = {"schema": layout.SCHEMA, **fields}
-                files.write_json(self.path / name, now, named=False)
-                self._renamed = True
+                files.write_json(self.path / name, now, named=named)
+                self._renamed |= not named
                 if changes == self._changes:
                     return
         except Exception as error:  # of the disk, or of a value that is asked what it is

@@ -236,6 +236,7 @@ class Session(Describing):
         outcome: str = status
         try:
             if status == "finished" and self.rank == 0:
+                self._sync()  # what they come from lasts before they do
                 self._accept(results or {})
         except Exception as failure:  # whatever it is, the session ends, and it is raised then
             outcome, error = "failed", f"results: {failure}"

@@ -56,9 +56,7 @@ class RunState(msgspec.Struct, frozen=True):  # a dataclass takes ten times as l
 
 _SETTLED = ("finished", "failed", "diverged", "refused", "cancelled")
 _KEEP_S = 5.0  # between two writes of what has settled
-_TOLD = [
-    name for name in RunState.__struct_fields__ if name != "run"
-]  # kept in the index
+_TOLD = [name for name in RunState.__struct_fields__ if name != "run"]  # kept in the index
 
 
 class Look:
@@ -84,6 +82,7 @@ class Look:
         if self.queue.control.version != self._version:  # a retry may have undone a failure
             self._version = self.queue.control.version
             self._known = {n: s for n, s in self._known.items() if s.status == "finished"}
+            self._new = {n: s for n, s in self._new.items() if s.status == "finished"}
         there = _folders(self.manifest)
         self._load(there)
         chosen = self.manifest.runs if runs is None else runs

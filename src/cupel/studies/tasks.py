@@ -14,15 +14,7 @@ from cupel.studies.manifest import Manifest, PlannedRun
 
 def tasks_of(manifest: Manifest, runs: Iterable[PlannedRun] | None = None) -> list[Task]:
     """The tasks of a study's runs, or of some of them, in the order of the plan."""
-    study = manifest.study
-    given = study.resources
-    resources = Resources(
-        cpus=given.cpus,
-        gpus=given.gpus,
-        memory_mb=given.memory_mb,
-        gpu_memory_mb=given.gpu_memory_mb,
-        time_s=None if given.time_min is None else 60 * given.time_min,
-    )
+    resources = resources_of(manifest)
     project, begin = manifest.root / manifest.project, manifest.not_before or 0.0
     return [
         Task(
@@ -35,6 +27,18 @@ def tasks_of(manifest: Manifest, runs: Iterable[PlannedRun] | None = None) -> li
         )
         for run in (manifest.runs if runs is None else runs)
     ]
+
+
+def resources_of(manifest: Manifest) -> Resources:
+    """What a run of a study is planned with."""
+    given = manifest.study.resources
+    return Resources(
+        cpus=given.cpus,
+        gpus=given.gpus,
+        memory_mb=given.memory_mb,
+        gpu_memory_mb=given.gpu_memory_mb,
+        time_s=None if given.time_min is None else 60 * given.time_min,
+    )
 
 
 def queue_of(
