@@ -52,6 +52,7 @@ LEASE_S = 1.5
 PROJECT = "faults"
 SPARED = 2  # attempts in a row without a step; after one more the policy gives a run up
 EAGER = 0.8  # of the pauses, which wait for a run that is just training: it makes a zombie
+BUSY = 0.9  # of the kills, which hit workers that are at work
 TRIES = 3  # at a kill, between two looks at the sweep: not every worker has what is to be killed
 SPREAD = 0.9  # of the sweep, over which kills and pauses are spread; the rest comes to rest
 RACE_S = 0.25  # between a look for a successor and the acceptance: one may come between the two
@@ -229,8 +230,8 @@ class Tormentor:
         for _ in range(TRIES):
             if sum(self.told.kills.values()) < min(1.0, share) * self.plan.kills:
                 self._kill()
-        if self.told.pauses < min(1.0, share) * self.plan.pauses:
-            self._pause()
+            if self.told.pauses < min(1.0, share) * self.plan.pauses:
+                self._pause()
         if self.draw.random() < 0.02 and (self.root / layout.CACHE).exists():
             self.told.caches += 1
             shutil.rmtree(self.root / layout.CACHE, ignore_errors=True)
@@ -242,6 +243,8 @@ class Tormentor:
         with self._standing_still(pid) as family:
             those = family.get(kind, [])
             if not those:  # it has just begun, or has nothing to do
+                return
+            if not family["job"] and self.draw.random() < BUSY:
                 return
             process = self.draw.choice(those)
             if kind == "worker":

@@ -178,6 +178,24 @@ def test_results_that_came_just_before_the_claim_win(
     assert standing(queue, "a").state == "accepted"
 
 
+def test_a_claim_that_was_overtaken_and_accepted_meanwhile_leaves_no_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that is stopped within its claim for longer than its lease."""
+    plan(tmp_path, Run("a"))
+    queue, claim = queue_of(tmp_path), claim_session
+
+    def stopped(folder: Path, number: int, facts: dict[str, Any]) -> Any:
+        ours = claim(folder, number, facts)
+        claim(folder, number + 1, {})
+        files.write_json(folder / layout.RESULTS, {})
+        return ours
+
+    monkeypatch.setattr("cupel.jobs.queue.claim_session", stopped)
+    assert queue.claim() is None
+    assert layout.session_numbers(run_dir(tmp_path, "a")) == [1, 2]
+
+
 def test_what_is_held_is_not_claimed_until_it_is_released(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"), Run("b"))
     control.append(study(tmp_path), "hold", ["a"], why="wait for the data")

@@ -317,7 +317,8 @@ class Queue:
                 f"cannot claim {task.name} in {task.run_dir}: {error.strerror or error}"
             ) from error
         if (task.run_dir / layout.RESULTS).exists():  # accepted between the look and the claim
-            shutil.rmtree(claim.dir, ignore_errors=True)
+            if not claim.superseded():  # by whoever took it over while we stood still
+                shutil.rmtree(claim.dir, ignore_errors=True)
             return None
         return Claimed(task, claim, standing.attempts, changes, alone, resources)
 
