@@ -160,7 +160,7 @@ def _large(runs: int) -> Any:
 
 def faults() -> dict[str, Any]:
     """The full fault test; what was done and what was found."""
-    _say("600 runs, 540 kills, 100 pauses: two minutes or so")
+    _say("600 runs, 640 kills, 100 pauses: two minutes or so")
     harness = ROOT / "tests" / "jobs" / "faults.py"
     done = subprocess.run(
         [sys.executable, str(harness)], stdout=subprocess.PIPE, text=True, check=False

@@ -5,7 +5,7 @@ tormentor kills workers, guards, zygotes and training processes; it stops worker
 have started for longer than their lease and lets them go on, as zombies; it deletes the cache in
 the middle. What has died is started anew, until every run is accepted.
 
-    python tests/jobs/faults.py [--runs 600 --kills 540 --pauses 100]
+    python tests/jobs/faults.py [--runs 600 --kills 640 --pauses 100]
 
 is the full one. Everything that it starts has the variable CUPEL_FAULTS in its environment.
 """
@@ -66,7 +66,7 @@ class Plan:
     runs: int = 600
     workers: int = 9
     slots: int = 2
-    kills: int = 540  # more than half of them of workers and guards
+    kills: int = 640  # more than half of them of workers and guards
     pauses: int = 100
     seed: int = 0
     lease_s: float = LEASE_S
