@@ -29,6 +29,7 @@ import psutil
 TESTS = Path(__file__).resolve().parents[2] / "tests"
 sys.path[:0] = [str(TESTS), str(TESTS / "exact")]
 
+from cupel.jobs.attempts import Attempt  # noqa: E402
 from cupel.jobs.queue import told_or_seen  # noqa: E402
 from cupel.record import layout  # noqa: E402
 from smoke_desk import Study, assert_equal_data, points  # noqa: E402
@@ -59,12 +60,7 @@ def main(folder: Path) -> dict[str, Any]:
     injected = (*COMMAND, "monitors.injecting:Injector.plan=plan.json")
     kills: list[int] = []
     disturbed_s = _swept(disturbed, injected, kills)
-    met = Counter(
-        one.outcome
-        for run in runs
-        for number in layout.session_numbers(disturbed.run_dir(run))
-        for one in [told_or_seen(disturbed.run_dir(run), number)]
-    )
+    met = Counter(one.outcome for run in runs for one in _sessions(disturbed, run))
     found = disturbed.json("study", "verify", "smoke")
     for study in (quiet, disturbed):
         study.json("study", "export", "smoke")
@@ -73,8 +69,9 @@ def main(folder: Path) -> dict[str, Any]:
     assert_equal_data(quiet, disturbed, besides=changed | diverged)
     equal = sum(len(points(disturbed, run)) for run in runs if run not in changed | diverged)
     for run in changed | diverged:
-        before = points(quiet, run, upto=STEP)
-        assert points(disturbed, run, upto=STEP) == before, run
+        steps = min([STEP, *(one.first_step for one in _sessions(disturbed, run) if one.changes)])
+        before = points(quiet, run, upto=steps)
+        assert points(disturbed, run, upto=steps) == before, run
         equal += len(before)
     return {
         "runs": len(runs),
@@ -90,6 +87,12 @@ def main(folder: Path) -> dict[str, Any]:
         "quiet_s": quiet_s,
         "disturbed_s": disturbed_s,
     }
+
+
+def _sessions(study: Study, run: str) -> list[Attempt]:
+    """How each session of a run ended."""
+    run_dir = study.run_dir(run)
+    return [told_or_seen(run_dir, number) for number in layout.session_numbers(run_dir)]
 
 
 def _swept(study: Study, command: Sequence[str], kills: list[int] | None = None) -> float:
