@@ -181,13 +181,13 @@ def test_a_run_that_fails_alike_twice_is_tried_again_when_asked_only(desk: Desk)
 @pytest.mark.slow
 def test_whose_reader_has_gone_a_study_goes_on_and_tells_its_runs_ends(desk: Desk) -> None:
     """`cupel study run … 2>&1 | head -1`: what nobody reads is no reason to kill what trains."""
-    process = desk.start("study", "run", "sine.yaml", "--workers", "2")
-    assert process.stderr is not None
-    assert process.stdout is not None
-    assert process.stderr.readline().startswith("4 runs, 2 at a time")
-    process.stderr.close()
-    said = process.stdout.read()
-    assert process.wait(120) == 0
+    with desk.start("study", "run", "sine.yaml", "--workers", "2") as process:
+        assert process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr.readline().startswith("4 runs, 2 at a time")
+        process.stderr.close()
+        said = process.stdout.read()
+        assert process.wait(120) == 0
     assert said.startswith("Does dropout help?")
     runs = list_runs(desk.runs)
     assert [run.results is not None for run in runs] == [True] * 4
