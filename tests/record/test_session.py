@@ -76,7 +76,7 @@ def test_lines_survive_a_power_loss_before_the_results_that_come_from_them_do(
     assert lasting.index("metrics.r0.000.jsonl") < lasting.index("results.json")
 
 
-@pytest.mark.parametrize("kills", [10, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [10, pytest.param(100, marks=pytest.mark.slow)])
 def test_kill_after_log_loses_nothing(tmp_path: Path, kills: int) -> None:
     """Also while lines are long, and come as fast as they can.
 
