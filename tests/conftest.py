@@ -1,5 +1,6 @@
 """What all tests share: this folder on the path (`fakes` is a module), signals as a terminal has
-them, and `gate`, which holds checkpoints back."""
+them, no deadlines for what Hypothesis tries (machines are shared), and `gate`, which holds
+checkpoints back."""
 
 from __future__ import annotations
 
@@ -12,10 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
+
+settings.register_profile("cupel", deadline=None)
+settings.load_profile("cupel")
 
 # Under nohup a hang-up is ignored, also by cupel and by the processes that tests start.
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
