@@ -1,6 +1,8 @@
 """The 216 runs of loss-slope-smoke twice: left alone, and with everything going wrong.
 
-    python disturbed.py [FOLDER]        prints JSON; a quarter of an hour on two cores
+    python disturbed.py [FOLDER]        prints JSON; ten minutes on two cores
+
+tests and tests/exact have to be on PYTHONPATH, as `run.py disturbed` sees to.
 
 In the second sweep a third of the runs meet failures (`tests/exact/injecting.py`): killed, without
 memory of the device or the host, hung, asked to stop, raising, on a bad host, diverging. Twice the
@@ -13,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -26,13 +27,10 @@ from typing import Any
 
 import psutil
 
-TESTS = Path(__file__).resolve().parents[2] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "exact")]
-
-from cupel.jobs.attempts import Attempt  # noqa: E402
-from cupel.jobs.queue import told_or_seen  # noqa: E402
-from cupel.record import layout  # noqa: E402
-from smoke_desk import Study, assert_equal_data, points  # noqa: E402
+from cupel.jobs.attempts import Attempt
+from cupel.jobs.queue import told_or_seen
+from cupel.record import layout
+from smoke_desk import Study, assert_equal_data, points
 
 RECIPE = "extends: loss-slope-smoke\nstudy: {hung_s: 15}\n"
 COMMAND = ("study", "run", "smoke.yaml", "--warm")
@@ -48,7 +46,6 @@ STEP = 44  # the last one before the failures
 def main(folder: Path) -> dict[str, Any]:
     """What was done, what was found, and how long it took."""
     folder.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(TESTS / "exact"), os.environ["PYTHONPATH"]])
     quiet, disturbed = (Study(folder / name, RECIPE) for name in ("quiet", "disturbed"))
     runs = [run["run_id"] for run in quiet.json("study", "plan", "smoke.yaml")["runs"]]
     plan = dict(zip(runs[::EVERY], itertools.cycle(FAILURES), strict=False))
@@ -141,7 +138,6 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("PYTHONPATH", "")
     if len(sys.argv) > 1:
         print(json.dumps(main(Path(sys.argv[1])), indent=2))
     else:

@@ -174,6 +174,23 @@ def test_a_refused_run_goes_on_after_a_retry_and_is_whole(tmp_path: Path) -> Non
     assert_whole(tmp_path)
 
 
+def test_while_a_gpu_is_full_no_run_that_wants_as_much_of_it_is_looked_at(tmp_path: Path) -> None:
+    plan(tmp_path, Run("a"))
+    worker = crew.worker_of(tmp_path, Stopping())
+    half = Resources(gpus=0.5)
+    task = replace(worker.queue.tasks[0], resources=half)
+    worker.ledger = Ledger(4, 1000, [Gpu(0, 100)])
+    assert not worker._is_full(task)
+    for name in ("first", "second"):
+        worker.ledger.place(name, half)
+    assert worker._is_full(task)
+    worker.ledger.free("first")
+    assert not worker._is_full(task)
+    control.append(study(tmp_path), "quarantine", [], host=worker.queue.host, device="0")
+    worker.queue.refresh()
+    assert worker._is_full(task), "its only GPU is left alone"
+
+
 # ---- the breaker ---------------------------------------------------------------------------------
 
 

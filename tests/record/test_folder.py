@@ -219,9 +219,11 @@ def test_one_sync_makes_all_names_last_that_were_published_before_it(
     folder.sync()
     folder.sync()
     assert synced[2:] == [tmp_path.name]
+    folder.publish("a.json", {}, named=True)
+    assert synced[3:] == [".tmp-a.json", tmp_path.name]
     folder.publish("a.json", {})
     folder.close()
-    assert synced[3:] == [".tmp-a.json", tmp_path.name]
+    assert synced[5:] == [".tmp-a.json", tmp_path.name]
 
 
 def test_what_cannot_be_published_is_a_problem_and_raises_nothing(tmp_path: Path) -> None:

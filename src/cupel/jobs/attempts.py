@@ -104,10 +104,9 @@ def read_attempt(run_dir: Path, number: int) -> Attempt | None:
         return None
 
 
-def changes_in(run_dir: Path, number: int) -> Mapping[str, Any]:
+def changes_in(run_dir: Path, number: int, told: Attempt | None) -> Mapping[str, Any]:
     """Settings that a session ran with otherwise than planned: as its supervisor told, else, where
     that was killed before it could tell, as the session was claimed with."""
-    told = read_attempt(run_dir, number)
     if told is None and is_claim(layout.session_dir(run_dir, number)):
         return {}  # nothing ran
     found = told.changes if told is not None else read_lease(run_dir, number).get("changes")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import math
 import shutil
 import time
@@ -105,8 +104,6 @@ class Queue:
     set_aside: dict[str, str] = field(default_factory=dict)
     guarded: bool = False  # whether claims are refused when the study's plan is gone
     _open: dict[str, Task] = field(default_factory=dict)
-    _ordered: list[Task] = field(default_factory=list)  # what was open, most urgent first
-    _first: int = 0  # all before it are settled
     _later: dict[str, float] = field(default_factory=dict)
     _ended: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     _version: int = -1
@@ -138,7 +135,6 @@ class Queue:
         left = [task for task in self.tasks if task.name not in done]
         left.sort(key=lambda task: -self.priority(task))  # stable
         self._open = {task.name: task for task in left}
-        self._ordered, self._first = left, 0
 
     def priority(self, task: Task) -> int:
         """The task's priority: what was last asked for, else the plan's."""
@@ -247,11 +243,7 @@ class Queue:
         now = time.monotonic()
         self._require_study()
         full: set[Resources] = set()  # what did not fit as planned: of these, no other is looked at
-        while self._first < len(self._ordered) and self._is_settled(self._first):
-            self._first += 1
-        for task in itertools.islice(self._ordered, self._first, None):
-            if task.name not in self._open:
-                continue
+        for task in list(self._open.values()):
             if self._later.get(task.name, 0.0) > now or task.resources in full:
                 continue
             standing = self.standing(task)
@@ -264,9 +256,6 @@ class Queue:
             elif not standing.attempts and is_full(task):
                 full.add(task.resources)
         return None
-
-    def _is_settled(self, place: int) -> bool:
-        return self._ordered[place].name not in self._open
 
     def _require_study(self) -> None:
         """Raises RecordError when the study was moved or deleted: a claim would make it anew."""
@@ -351,7 +340,7 @@ def told_or_seen(run_dir: Path, number: int) -> Attempt:
         host=str(info.host or ""),
         alone=lease.get("alone") is True,
         orphaned=outcome == "lost" and is_gone(lease.get("supervisor"), unnamed=False),
-        changes=changes_in(run_dir, number),
+        changes=changes_in(run_dir, number, None),
         resources=resources if isinstance(resources, Mapping) else {},
     )
 

@@ -332,7 +332,7 @@ def _gap(series: Series, every: int, results: Mapping[str, Any]) -> str | None:
 def _changed(record: RunRecord) -> Iterator[Changed]:
     """The sessions of a run that ran with other settings than planned."""
     for number in layout.session_numbers(record.run_dir):
-        if changes := changes_in(record.run_dir, number):
+        if changes := changes_in(record.run_dir, number, read_attempt(record.run_dir, number)):
             yield Changed(record.run_id, number, changes)
 
 

@@ -114,15 +114,18 @@ def as_json_text(value: Any) -> str:
 
 def changes_of(run_dir: Path) -> str | None:
     """JSON: by session, what it ran with otherwise than planned; None when nothing was."""
-    numbers = layout.session_numbers(run_dir)
-    found = {str(one): changes for one in numbers if (changes := changes_in(run_dir, one))}
+    found = {
+        str(number): changes
+        for number in layout.session_numbers(run_dir)
+        if (changes := changes_in(run_dir, number, read_attempt(run_dir, number)))
+    }
     return as_json_text(found) if found else None
 
 
 def attempt_row(run_id: str, run_dir: Path, session: SessionInfo) -> Row:
     """A session as its supervisor told of it, else as its own record does."""
     attempt = read_attempt(run_dir, session.number)
-    changes = changes_in(run_dir, session.number)
+    changes = changes_in(run_dir, session.number, attempt)
     error = session.fields.get("error")
     last = next((line.get("_step") for line in newest_lines(session)), None)
     started, ended = number(session.started), number(session.ended)

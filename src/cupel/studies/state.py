@@ -86,17 +86,7 @@ class Look:
         there = _folders(self.manifest)
         self._load(there)
         chosen = self.manifest.runs if runs is None else runs
-        control, known = self.queue.control, self._known.get
-        asked = control.everyone.held or control.everyone.cancelled or bool(control.runs)
-        states = [
-            known(run.run_id)
-            or (
-                RunState(run, "planned", 0, self._steps(run))  # of a long plan, most of it
-                if not asked and run.run_id not in there
-                else self._state(run, begun=run.run_id in there)
-            )
-            for run in chosen
-        ]
+        states = [self._state(run, begun=run.run_id in there) for run in chosen]
         self._keep(there)
         return states
 
