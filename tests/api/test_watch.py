@@ -323,3 +323,106 @@ def test_the_end_of_the_run_takes_the_hooks_away(
         update(model, optimizer)
     assert measured(first, "mine") == measured(second, "mine") == [(1, 1)]
     assert capsys.readouterr().err == ""
+
+
+def calls(run: cupel.Run) -> Any:
+    return json.loads((run.dir / "model.json").read_text()).get("calls")
+
+
+def hooks_of(model: nn.Module) -> int:
+    return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
+
+
+def test_the_calls_of_the_first_step_are_written_when_the_optimizer_has_made_it(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    with init() as run:
+        run.watch(model, optimizer)
+        assert calls(run) is None
+        for step in run.steps(3):
+            update(model, optimizer)
+            assert calls(run)["step"] == 1
+            assert not hooks_of(model)
+            run.log({"loss": step})
+    told = calls(run)
+    assert told["complete"]
+    assert [*told["modules"]] == ["", "0", "1", "2"]
+    assert told["modules"]["0"]["in"] == [{"shape": [2, 3], "dtype": "float32"}]
+
+
+def test_without_an_optimizer_the_next_line_writes_the_calls(init: Init, model: nn.Module) -> None:
+    with init() as run:
+        run.watch(model)
+        run.log({"before": 1})
+        with torch.no_grad():
+            model(torch.ones(5, 3))
+        run.log({"evaluated": 1})
+        assert calls(run) is None
+        model(torch.ones(2, 3)).sum().backward()
+        run.log({"loss": 1})
+        assert calls(run)["modules"]["2"]["out"] == [{"shape": [2, 1], "dtype": "float32"}]
+        assert calls(run)["step"] == 2
+
+
+def test_a_model_that_is_watched_twice_is_described_once(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    with init() as run:
+        run.watch(model, log_freq=2)
+        update(model, optimizer)
+        run.log({"loss": 1})
+        run.watch(model, optimizer)
+        assert calls(run)["complete"]
+        update(model, optimizer)
+    assert calls(run)["complete"]
+
+
+def test_another_model_takes_the_place_of_the_first_and_its_hooks_go(
+    init: Init, model: nn.Module
+) -> None:
+    other = nn.Sequential(nn.Linear(3, 3))
+    with init() as run:
+        run.watch(model)
+        run.watch(other)
+        assert not hooks_of(model)
+        other(torch.ones(1, 3))
+    assert [*calls(run)["modules"]] == ["", "0"]
+
+
+def test_a_run_without_training_says_so_at_its_end_and_leaves_no_hook(
+    init: Init, model: nn.Module
+) -> None:
+    with init() as run:
+        run.watch(model)
+        model.eval()(torch.ones(2, 3))
+    assert calls(run)["reason"] == "no pass in training mode was seen"
+    assert not hooks_of(model)
+
+
+def test_a_resumed_run_keeps_the_calls_of_its_first_session(
+    init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    for resume in ("never", "must"):
+        run = init(id="again", resume=resume)
+        run.watch(model, optimizer)
+        if resume == "must":
+            assert calls(run)["complete"]
+        update(model, optimizer)
+        run.log({"loss": 1})
+        run.finish("interrupted")
+    assert calls(run)["modules"]["0"]["calls"] == 1
+
+
+def test_weights_are_the_same_watched_or_not(init: Init) -> None:
+    def weights(watched: bool) -> list[torch.Tensor]:
+        torch.default_generator.manual_seed(5)
+        model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.5), nn.Linear(4, 1))
+        optimizer = torch.optim.Adam(model.parameters())
+        with init() as run:
+            if watched:
+                run.watch(model, optimizer)
+            for _ in range(3):
+                update(model, optimizer)
+        return [*(p.detach() for p in model.parameters()), torch.get_rng_state()]
+
+    assert all(map(torch.equal, weights(True), weights(False)))

@@ -208,3 +208,10 @@ def test_this_very_code_passes_unmasked() -> None:
     source = Path(secrets.__file__).read_text()
     patch = "diff\n@@ -0,0 +1 @@\n" + "".join(f"+{line}\n" for line in source.splitlines())
     assert secrets.masked_patch(patch.encode()) == (patch.encode(), 0)
+
+
+@given(st.text(alphabet=LETTERS + "-_.~", min_size=16, max_size=60))
+def test_the_address_of_a_dashboard_is_kept_without_its_token(token: str) -> None:
+    for host in ("127.0.0.1:8765", "[::1]:9000", "gpu1"):
+        shown = secrets.certain(f"cupel: dashboard: http://{host}/#t={token}\n")
+        assert shown == f"cupel: dashboard: http://{host}/#t={MASK}\n"

@@ -18,7 +18,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, SupportsIndex
+from typing import TYPE_CHECKING, Any, Literal, Self, SupportsIndex
 
 from cupel.api import rendezvous
 from cupel.api.ending import goes_on
@@ -33,6 +33,9 @@ from cupel.events import Dispatcher
 from cupel.record.checkpoints import list_steps, step_dir
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
+
+if TYPE_CHECKING:
+    from cupel.record.described import ModelFile
 
 Status = Literal["finished", "failed", "interrupted"]
 _WATCHED: Mapping[str, Any] = {"norms": {"total": True}, "throughput": {}}
@@ -88,6 +91,8 @@ class Run(Kept):
             log=lambda metrics, step: self._session.log(metrics, step=step),
         )
         self._histograms: list[Histograms] = []
+        self._model: ModelFile | None = None  # of the model that was watched last
+        self._traced: ModelFile | None = None  # the same, until its first pass was seen
         self._by_hand = True  # until the first steps(): what is logged says which step it is
         self._in_steps = False
         self._signals = ExitStack()  # the handlers that steps() has installed
@@ -167,6 +172,8 @@ class Run(Kept):
         if not self._begun:
             self._begin_before(at)
         self._watcher.line_comes(at)
+        if self._traced is not None and self._traced.seen:
+            self._describe_calls(at)
         for seen in self._histograms:
             for key, one in seen.take().items():
                 self._keep(key, one, at)
@@ -321,7 +328,8 @@ class Run(Kept):
 
         As wandb's `watch(model)`: every `log_freq` backward passes a histogram of the gradients
         of each parameter (`log="gradients"`), of the "parameters", or of "all", at the next log.
-        `log=None` looks at nothing. Writes `model.json` either way.
+        `log=None` looks at nothing. Writes `model.json` either way, and again after the first
+        training pass of the model, with the order and the shapes of its modules' calls.
 
         Raises UsageError for what is no model, optimizer or monitor, for two monitors that would
         write one metric, and for a second optimizer.
@@ -338,14 +346,10 @@ class Run(Kept):
                 raise UsageError("this run watches an optimizer already; call watch() once")
             self._watcher.add(monitors, models[0])
         if self._leads:
-            from cupel.record.model import describe_model
-
-            self._quietly(
-                "model.json",
-                lambda: self._session.write_run_json("model.json", describe_model(models[0])),
-            )
+            self._describe_model(models[0])
         if is_optimizer(optimizer):
-            self._watcher.start(models[0], optimizer, dict(units or {}))
+            units = dict(units or {})
+            self._watcher.start(models[0], optimizer, units, then=self._describe_calls)
         kind = ("gradients" if not is_optimizer(optimizer) else None) if log == "auto" else log
         if kind is not None:
             for one in models:
@@ -360,8 +364,27 @@ class Run(Kept):
                     )
                 )
 
+    def _describe_model(self, model: Any) -> None:
+        """Write model.json; at the first line after the first training pass it gets its calls."""
+        from cupel.record.described import NAME, ModelFile
+
+        if self._model is not None and self._model.is_of(model):
+            return
+        if self._model is not None:
+            self._model.leave()
+        self._model = self._traced = ModelFile(self._session, model, replace=True)
+        self._quietly(NAME, self._model.begin)
+        self._model.watch()
+
+    def _describe_calls(self, step: int) -> None:
+        """The first training step is over: what was seen of the model's calls is written."""
+        traced, self._traced = self._traced, None
+        if traced is not None:
+            traced.complete(step)
+
     def unwatch(self, model: Any = None) -> None:
         """Look no longer, at whatever was watched."""
+        self._describe_calls(self.step)
         self._watcher.stop()
         for seen in self._histograms:
             seen.stop()

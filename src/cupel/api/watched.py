@@ -44,8 +44,15 @@ class Watcher:
                 self._dispatcher.add_monitor(name, monitor_from(name, chosen))
         self._dispatcher.check_keys(model)
 
-    def start(self, model: Any, optimizer: Any, units: Mapping[str, int]) -> None:
-        """Look from now on."""
+    def start(
+        self,
+        model: Any,
+        optimizer: Any,
+        units: Mapping[str, int],
+        *,
+        then: Callable[[int], None],
+    ) -> None:
+        """Look from now on; `then` is called with each step when it has been looked at."""
 
         def before(opt: Any, args: Any, kwargs: Any) -> None:
             self._updates = self._rows.updated()
@@ -53,6 +60,7 @@ class Watcher:
 
         def after(opt: Any, args: Any, kwargs: Any) -> None:
             self._look(Event.STEP_END, model, opt, units)
+            then(self._at())
 
         self._hooks = [
             optimizer.register_step_pre_hook(before),
@@ -78,10 +86,7 @@ class Watcher:
         self.line_comes(self._updates)
 
     def _look(self, event: Event, model: Any, opt: Any, units: Mapping[str, int]) -> None:
-        step = self._step()
-        if step is None:
-            step = self._rows.of_update()
-        at = self._updates if step is None else step
+        step, at = self._known(), self._at()
         if not self._dispatcher.watches(event, at):
             return
         measured = self._dispatcher.measure(event, StepView(model, opt, at, units=units))
@@ -89,6 +94,15 @@ class Watcher:
             self._early.append((self._updates, measured))
         elif measured:
             self._log(measured, at)
+
+    def _known(self) -> int | None:
+        """The step being made, if that is known already."""
+        step = self._step()
+        return self._rows.of_update() if step is None else step
+
+    def _at(self) -> int:
+        step = self._known()
+        return self._updates if step is None else step
 
 
 def is_optimizer(given: Any) -> bool:

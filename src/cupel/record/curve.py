@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 Range = tuple[float | None, float | None]
 
 _LEAST, _MOST = -(2**63), 2**63 - 1
+_FEW = 16_384  # rows that are read one by one rather than a pyramid is built over all of them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,6 +56,16 @@ class Buckets:
     last: Floats
 
 
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One point: its place on the axis, its step, its time in Unix seconds, its value."""
+
+    x: float
+    step: int
+    time: float
+    y: float
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Piece:
     """Some rows of a column, and the places of all its rows on an axis (None: their steps)."""
@@ -69,6 +80,15 @@ class Piece:
 
     def last(self) -> float:
         return self._place(self.stop - 1)
+
+    def point(self, row: int) -> Point:
+        """One row. Its time is unknown where the places are those of another key."""
+        rows = self.column.rows
+        timed = self.places is None or self.places is rows.times
+        return Point(
+            self._place(row), rows.steps.at(row), float(rows.times[row]) if timed else math.nan,
+            float(self.column.values[row]),
+        )  # fmt: skip
 
     def _place(self, row: int) -> float:
         steps = self.column.rows.steps
@@ -119,6 +139,37 @@ class Curve:
             return None
         return self.pieces[0].first(), self.pieces[-1].last()
 
+    def nearest(self, x: float) -> Point | None:
+        """The point whose place is nearest to x, the earlier one of two; None without points."""
+        import numpy as np
+
+        best: Point | None = None
+        for piece in self.pieces:
+            after = int(piece.rows_before(np.array([x], dtype=np.float64))[0])
+            for row in (after - 1, after):
+                if piece.start <= row < piece.stop:
+                    point = piece.point(row)
+                    if best is None or abs(point.x - x) < abs(best.x - x):
+                        best = point
+        return best
+
+    def newest(self, most: int) -> tuple[Ints, Floats, Floats]:
+        """Steps, times and values of the last points, at most so many."""
+        import numpy as np
+
+        steps, times, values = [np.empty(0, np.int64)], [np.empty(0)], [np.empty(0)]
+        for piece in reversed(self.pieces):
+            if most <= 0:
+                break
+            start, rows = max(piece.start, piece.stop - most), piece.column.rows
+            most -= piece.stop - start
+            steps.append(rows.steps.array(start, piece.stop))
+            times.append(rows.times[start : piece.stop])
+            values.append(piece.column.values[start : piece.stop])
+        return (
+            np.concatenate(steps[::-1]), np.concatenate(times[::-1]), np.concatenate(values[::-1])
+        )  # fmt: skip
+
     def series(self, range_: Range = (None, None)) -> Series:
         """All points of a range, its ends included."""
         import numpy as np
@@ -146,7 +197,9 @@ class Curve:
                 some = np.flatnonzero(cuts[1:] > cuts[:-1])
                 starts, stops = cuts[:-1][some], cuts[1:][some]
                 values = piece.column.values
-                totals = pyramid.reduce(values, piece.column.levels, starts, stops)
+                few = piece.column.built is None and stop - start < _FEW
+                levels = () if few else piece.column.levels
+                totals = pyramid.reduce(values, levels, starts, stops)
                 count[some] += totals.count
                 nan[some] += totals.nan
                 least[some] = np.fmin(least[some], totals.min)

@@ -30,6 +30,7 @@ from cupel.record.summary import Summary, summarise
 
 if TYPE_CHECKING:
     from cupel.record.curve import Buckets, Curve, Series
+    from cupel.record.series import Logged
 
 Status = Literal["running", "finished", "failed", "interrupted", "crashed", "silent", "damaged"]
 
@@ -267,6 +268,13 @@ class RunRecord:
         curves = self._curves(keys, _axis(x), rank, session)
         edges = edges_of(curves, range, size or 1)
         return {key: curve.buckets(edges, range) for key, curve in zip(keys, curves, strict=True)}
+
+    def logged(self, keys: Collection[str] | None, sessions: Sequence[SessionInfo]) -> Logged:
+        """The columns of rank 0 of some of its sessions, at least those of `keys` (None: all).
+
+        For who asks several things of one moment: `sessions` are what the property gave.
+        """
+        return self._metrics.logged(sessions, 0, keys)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -69,6 +69,7 @@ _URL_PARAMETER = re.compile(
     r"[^&;\s]{4,}",
     re.IGNORECASE,
 )
+_FRAGMENT = re.compile(r"(/#t=)[A-Za-z0-9._~-]{16,}")  # the address of a dashboard
 _BEARER = re.compile(
     r"(authorization\W{1,5}(?:bearer|basic)\s+|\bbearer\s+(?=\S*[0-9]))[A-Za-z0-9+/=_.-]{8,}",
     re.IGNORECASE,
@@ -161,6 +162,7 @@ def certain(text: str) -> str:
         return text
     text = _URL_PASSWORD.sub(rf"\1:{MASK}@", text)
     text = _URL_PARAMETER.sub(rf"\1{MASK}", text)
+    text = _FRAGMENT.sub(rf"\1{MASK}", text)
     text = _BEARER.sub(rf"\1{MASK}", text)
     return _KNOWN.sub(MASK, text)
 

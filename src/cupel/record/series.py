@@ -35,6 +35,11 @@ class Logged:
         self._known: dict[tuple[str, str], list[Piece]] = {}
 
     @property
+    def sessions(self) -> Sequence[tuple[int | None, Sequence[Table]]]:
+        """Of each session, oldest first, the step that it went on from and its tables."""
+        return self._sessions
+
+    @property
     def tables(self) -> list[Table]:
         """All tables, oldest first."""
         return [table for _, tables in self._sessions for table in tables]

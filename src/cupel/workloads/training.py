@@ -21,7 +21,7 @@ from cupel.config import Recipe
 from cupel.errors import CupelError
 from cupel.events import Dispatcher, Event
 from cupel.record.claims import Claim
-from cupel.record.model import describe_model
+from cupel.record.described import ModelFile
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.train.loop import OBJECTIVE, Loop, Outcome
@@ -179,6 +179,10 @@ def _lead(ready: Prepared, session: Session, stop: StopRequest, display: Display
 
 def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Display) -> Trained:
     references: dict[str, float] = ready.offer("references", {})
+    # A resumed run keeps the file of its first session, whatever has become of the code since.
+    described = ModelFile(session, ready.workload.model, replace=False)
+    described.begin()
+    ready.dispatcher.add_listener("model.json", FirstStep(described), FirstStep.events)
     _describe(ready, session, display, references)
     drawer = CurveDrawer(session.run_dir, ready.figures, references=references)
     spectra = SpectraDrawer(session.run_dir, ready.figures)
@@ -191,7 +195,10 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
     loop = _loop(ready, session.run_dir, session=session)
     start = _restore(loop, session, display)
     clock = _Clock()
-    outcome = loop.run(stop)
+    try:
+        outcome = loop.run(stop)
+    finally:
+        described.complete(loop.progress.step)
     seconds = clock.seconds()
     results: dict[str, Any] = {}
     if outcome.status == "interrupted":
@@ -223,7 +230,6 @@ def _describe(
         session.note(note)
         display.say(note)
     if not session.resumed:
-        session.write_run_json("model.json", describe_model(ready.workload.model))
         for name, content in ready.offer("files", {}).items():
             session.write_run_json(name, content)
     session.describe(
@@ -268,6 +274,22 @@ def _loop(ready: Prepared, run_dir: Path, *, session: Session | None) -> Loop:
         world=ready.world,
         checkpoint_every=ready.checkpoint.every,
     )
+
+
+class FirstStep:
+    """Has the first training step of a session looked at for `model.json`; a listener."""
+
+    events = (Event.STEP_START, Event.STEP_END, Event.RUN_END, Event.FAILURE)
+
+    def __init__(self, described: ModelFile) -> None:
+        self._described, self._step = described, 0
+
+    def __call__(self, event: Event, payload: Any) -> None:
+        if event == Event.STEP_START and not self._step:
+            self._step = payload["step"]
+            self._described.watch()
+        else:  # that step is over, or training is
+            self._described.complete(self._step)
 
 
 class _Clock:
