@@ -1,6 +1,6 @@
 """What all tests share: this folder on the path (`fakes` is a module), signals as a terminal has
-them, no deadlines for what Hypothesis tries (machines are shared), and `gate`, which holds
-checkpoints back."""
+them, no deadlines for what Hypothesis tries (machines are shared), no dashboard that nobody asked
+for, and `gate`, which holds checkpoints back."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from hypothesis import settings
 HERE = str(Path(__file__).parent)
 sys.path.insert(0, HERE)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [HERE, os.environ.get("PYTHONPATH")]))
+
+os.environ["CUPEL_DASHBOARD"] = "0"  # tests of it set it themselves, and end what they started
 
 settings.register_profile("cupel", deadline=None)
 settings.load_profile("cupel")

@@ -12,12 +12,13 @@ PACKAGE = Path(__file__).parents[1] / "src" / "cupel"
 
 BASE = {
     "errors", "config", "settings", "compose", "origins", "wording", "registry", "randomness",
-    "events", "names", "ranks", "testing",
+    "events", "names", "ranks", "beside", "testing",
 }  # fmt: skip
 ANYTHING = {"*"}
 # room: the rooms that it may import besides level 0 and itself
 ROOMS: dict[str, set[str]] = {
     "cli": ANYTHING,
+    "dashboard": {"record", "analysis", "jobs", "studies", "report"},
     "report": {"record", "analysis", "studies", "figures"},
     "studies": {"record", "jobs", "analysis"},
     "jobs": {"record"},
@@ -48,6 +49,9 @@ HEAVY = {
     "tokenizers": set(),
     "scipy": set(),
     "polars": set(),
+    "starlette": {"dashboard"},
+    "uvicorn": set(),
+    "websockets": set(),
     "statsmodels": set(),
     "pygments": set(),
     "latex2mathml": set(),

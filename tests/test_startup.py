@@ -9,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("torch", "numpy", "matplotlib", "safetensors", "tokenizers")
+HEAVY = (
+    "torch", "numpy", "matplotlib", "safetensors", "tokenizers", "starlette", "uvicorn",
+    "websockets",
+)  # fmt: skip
 ROOT = Path(__file__).parents[1]
 
 
@@ -41,6 +44,9 @@ def cli(*arguments: str) -> str:
         cli("recipe", "check", "gpt-tiny"),
         cli("recipe", "show", "gpt-tiny"),
         cli("runs", "ls"),
+        cli("dashboard", "--help"),
+        cli("dashboard", "--status"),
+        cli("dashboard", "--stop"),
     ],
 )  # fmt: skip
 def test_starting_loads_nothing_heavy(

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from cupel import beside
 from cupel.api import rendezvous
 from cupel.api.arguments import (
     check,
@@ -166,7 +167,10 @@ def _made(asked: Asked, *, disabled: bool, current: bool) -> Run:
     found = joined(asked, rank=rank) if current else None
     if found is not None:
         return Run(found.session, config=asked.config, leads=False, **facts)
-    return _leading(asked, opened(asked), facts, current=current)
+    found = opened(asked)
+    if (watched := beside.start(asked.root)) is not None:
+        watched.tell(lambda line: tell_once(f"dashboard of {asked.root}", line))
+    return _leading(asked, found, facts, current=current)
 
 
 def _leading(asked: Asked, found: Opened, facts: Mapping[str, Any], *, current: bool) -> Run:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from cupel.cli import jobs, recipe, report, run, runs, sample, study, verify
+from cupel.cli import dashboard, jobs, recipe, report, run, runs, sample, study, verify
 from cupel.cli.streams import keep_refused, printing, tell
 from cupel.errors import CupelError
 
@@ -25,6 +25,7 @@ app = typer.Typer(
 )
 app.command("run")(run.run)
 app.command("sample")(sample.sample)
+app.command("dashboard")(dashboard.dashboard)
 app.add_typer(study.app, name="study")
 app.add_typer(jobs.app, name="jobs")
 app.command("report")(report.report)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cupel import ranks
+from cupel import beside, ranks
 from cupel.cli.root import Root, runs_root
 from cupel.cli.streams import printing, tell
 from cupel.cli.tables import print_json, program
@@ -19,6 +19,7 @@ from cupel.errors import needing_torch
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cupel.beside import Beside
     from cupel.config import Recipe
     from cupel.record.claims import Claim
     from cupel.workloads.training import Trained
@@ -76,7 +77,7 @@ def run(
     where = runs_root(root)
     chosen = _which_run(loaded, where, resume)
     command = shlex.join([recipe, *(overrides or []), *(["--root", root] if root else [])])
-    trained = train_shown(loaded, where, chosen, debug=debug)
+    trained = train_shown(loaded, where, chosen, debug=debug, watched=beside.start(where))
     _end(trained, command, as_json=json)
 
 
@@ -112,14 +113,20 @@ def train_shown(
     details: Mapping[str, Any] | None = None,
     claim: Claim | None = None,
     changes: Mapping[str, Any] | None = None,
+    watched: Beside | None = None,
 ) -> Trained:
-    """Train with a display; on ranks other than 0, without one. The rest is as for `train`."""
+    """Train with a display; on ranks other than 0, without one. The rest is as for `train`.
+
+    The display tells where the dashboard is, if this is `watched` on one.
+    """
     from cupel.cli.progress import Progress
 
     progress = Progress()
     quiet = ranks.rank() > 0
     if not quiet:
         progress.preparing(f"{recipe.name}: loading PyTorch")
+        if watched is not None:
+            watched.tell(progress.line)
     try:
         with needing_torch("training"):
             from cupel.cli.shown import Shown
@@ -138,6 +145,8 @@ def train_shown(
             changes=changes,
         )
     finally:
+        if watched is not None:
+            watched.hush()
         progress.stop()
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cupel import beside
 from cupel.cli.placing import (
     Account,
     Address,
@@ -41,6 +42,7 @@ from cupel.cli.tables import program
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cupel.beside import Beside
     from cupel.jobs.backend import Job
     from cupel.jobs.control import Control
     from cupel.jobs.queue import Claimed
@@ -179,6 +181,7 @@ def run(
     ]
     stopped: str | None = None
     failures: dict[str, Change] = {}
+    watched = beside.start(extra["root"])
     while further is not None and stopped is None:  # once, unless a search goes on from here
         manifest, only = further, chosen_runs(further, arm)
         _require_metric(manifest)
@@ -190,6 +193,7 @@ def run(
             retry_failed=retry_failed,
             only=only,
             hooks=(webhook, on_alert),
+            watched=watched,
         )
         failures |= failed
         _require_metric(manifest)
@@ -309,6 +313,7 @@ def _supervised(
     retry_failed: bool,
     only: Sequence[PlannedRun] | None,
     hooks: tuple[str | None, str | None],
+    watched: Beside | None,
 ) -> tuple[str | None, dict[str, Change]]:
     """Run what is left to run; what stopped it, if anything did, and how runs failed.
 
@@ -328,6 +333,8 @@ def _supervised(
     if left:
         where = f"{slots} at a time" if place.backend == "local" else f"on {place.backend}"
         board.line(f"{counted(len(left), 'run')}, {where}; {manifest.folder}")
+        if watched is not None:
+            watched.tell(board.line)
     with Stopping(leaving=True) as stop:
         board.start()
         look_at = time.monotonic() + _LOOK_S
@@ -350,6 +357,8 @@ def _supervised(
                 elif change.kind == "finished" and unknown_metric(manifest):
                     stop.ask("no run has the primary metric")
         finally:
+            if watched is not None:
+                watched.hush()
             board.stop()
             watcher.close()
         return stop.name, failures
