@@ -1,0 +1,176 @@
+"""The records of one root as the server sees them: `Store`.
+
+Nothing is kept that the record does not say. Of runs that are asked for, the last 64 stay open, so
+that of one that lives only what is new is read. Reading is done in a few threads, of each run by
+one at a time, and never by the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from cupel.dashboard.names import Names
+from cupel.errors import UnknownName, UsageError
+from cupel.names import STUDIES
+from cupel.record import layout
+from cupel.record.index import Index, Row
+from cupel.record.reader import RunRecord, SessionInfo
+from cupel.record.series import STEP, TIME, Logged
+
+T = TypeVar("T")
+
+MOST_OPEN = 64
+ROWS_S = 1.0  # how old the table of runs may be
+SESSIONS_S = 30.0  # how old the word that a session lives may be
+THREADS = 4
+
+
+@dataclass(slots=True)
+class OpenRun:
+    """A record that is asked often, and its sessions, which are read when they have changed."""
+
+    record: RunRecord
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    _names: Names = field(default_factory=Names)
+    _sessions: list[SessionInfo] = field(default_factory=list)
+    _state: tuple[int, ...] | None = None
+
+    def sessions(self) -> list[SessionInfo]:
+        """All sessions, oldest first; whether one lives may be half a minute old."""
+        state = self._state_now()
+        if state != self._state or state is None:
+            self._sessions, self._state = self.record.sessions, state
+        return self._sessions
+
+    def names(self) -> list[str]:
+        """The names of its metrics, in the order in which they came."""
+        return self._names.of(self.sessions())
+
+    def names_are_all(self) -> bool:
+        """Whether `names` has looked at every line."""
+        return not self._names.skipped
+
+    def logged(self, *keys: str) -> tuple[list[SessionInfo], Logged]:
+        """The sessions and the columns of some keys; step and time are none."""
+        sessions = self.sessions()
+        return sessions, self.record.logged({*keys} - {STEP, TIME}, sessions)
+
+    def _state_now(self) -> tuple[int, ...] | None:
+        try:
+            run_dir = self.record.run_dir
+            found = (run_dir / layout.SESSIONS).stat()
+            number = self._sessions[-1].number if self._sessions else 1
+            written = (layout.session_dir(run_dir, number) / layout.SESSION).stat()
+        except OSError:
+            return None
+        age = int(time.monotonic() / SESSIONS_S)
+        return found.st_mtime_ns, written.st_mtime_ns, written.st_ino, age
+
+
+class Store:
+    """What is under a root. A run's key is "<project>/<run id>", as in all messages."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._index = Index(root)
+        self._index_lock = threading.Lock()
+        self._rows: list[Row] = []
+        self._rows_at = -ROWS_S
+        self._open: OrderedDict[str, OpenRun] = OrderedDict()
+        self._open_lock = threading.Lock()
+        self._pool = ThreadPoolExecutor(THREADS, "cupel-read")
+
+    def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
+        """The rows of all runs, newest first, at most so many seconds old. Not to be changed."""
+        # While somebody reads them anew, others are given those from before: a second old is fine.
+        if not self._index_lock.acquire(blocking=not self._rows):
+            return self._rows
+        try:
+            if time.monotonic() - self._rows_at > no_older:
+                self._rows = self._index.rows()
+                self._rows_at = time.monotonic()
+            return self._rows
+        finally:
+            self._index_lock.release()
+
+    def known_row(self, key: str) -> Row | None:
+        """The row of a run, if the table has been read; waits for nothing."""
+        return next((row for row in self._rows if key_of(row) == key), None)
+
+    def row(self, key: str) -> Row:
+        """The row of one run. Raises UnknownName."""
+        for row in self.rows():
+            if key_of(row) == key:
+                return row
+        raise UnknownName("run", key, [key_of(row) for row in self.rows()[:12]])
+
+    def find(self, run_id: str, project: str | None = None) -> str:
+        """The key of a run. Raises UnknownName, and UsageError where several are meant."""
+        if project is not None:
+            return self._checked(f"{project}/{run_id}")
+        found = [d for d in layout.run_dirs(self.root) if d.name == run_id]
+        if len(found) > 1:
+            projects = ", ".join(sorted(folder.parent.name for folder in found))
+            raise UsageError(
+                f"run {run_id} is in several projects ({projects}); add ?project=… to the address"
+            )
+        if not found:
+            raise UnknownName("run", run_id, [d.name for d in layout.run_dirs(self.root)][-12:])
+        return f"{found[0].parent.name}/{run_id}"
+
+    def folder(self, key: str) -> Path:
+        """The folder of a run. Raises UnknownName for what is no run of this root."""
+        project, _, run_id = key.partition("/")
+        try:
+            layout.check_name("project", project)
+            layout.check_name("run", run_id)
+        except UsageError as error:
+            raise UnknownName("run", key[:200], []) from error
+        if not self.is_run(key):
+            raise UnknownName("run", key[:200], [])
+        return self.root / project / run_id
+
+    def is_run(self, key: str) -> bool:
+        """Whether there is a folder of that key, a well-formed one."""
+        project, _, run_id = key.partition("/")
+        return project != STUDIES and (self.root / project / run_id).is_dir()
+
+    @contextmanager
+    def reading(self, key: str) -> Iterator[OpenRun]:
+        """A run's record, for one thread at a time. Raises UnknownName."""
+        folder = self.folder(key)
+        with self._open_lock:
+            if key not in self._open:
+                self._open[key] = OpenRun(RunRecord(folder))
+            opened = self._open[key]
+            self._open.move_to_end(key)
+            while len(self._open) > MOST_OPEN:
+                self._open.popitem(last=False)  # who reads it now keeps it until then
+        with opened.lock:
+            yield opened
+
+    async def call(self, function: Callable[..., T], *args: Any) -> T:
+        """What a function that reads says, computed outside of the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def close(self) -> None:
+        """End the threads; what they are at is not waited for."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _checked(self, key: str) -> str:
+        self.folder(key)
+        return key
+
+
+def key_of(row: Row) -> str:
+    """The key of a row of the table."""
+    return f"{row['project']}/{row['id']}"

@@ -1,0 +1,71 @@
+// The page's one connection, and hooks for what it brings.
+
+import { type Signal, signal, useSignal } from "@preact/signals";
+import { useEffect } from "preact/hooks";
+import { Connection } from "./connection.ts";
+
+export const connection = new Connection({
+  open: () => {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    return new WebSocket(`${scheme}://${location.host}/ws`, "cupel.v1");
+  },
+  fetch: (address) => fetch(address),
+  random: Math.random,
+});
+
+/** Whether the page may ask: a token was given, or a cookie holds. */
+export const unlocked = signal<"asking" | "yes" | "no">("asking");
+
+/** The newest state of a run, a study, the table …; null before it has come. */
+export function useLive<T>(query: Record<string, unknown>): {
+  data: Signal<T | null>;
+  error: Signal<string | null>;
+} {
+  const data = useSignal<T | null>(null);
+  const error = useSignal<string | null>(null);
+  const key = JSON.stringify(query);
+  useEffect(() => {
+    data.value = null;
+    error.value = null;
+    const sub = connection.subscribe(JSON.parse(key), {
+      state: (found: never) => {
+        data.value = found as T;
+        error.value = null;
+      },
+      refused: (why) => {
+        error.value = why;
+      },
+    });
+    return () => sub.end();
+  }, [key]);
+  return { data, error };
+}
+
+/** JSON of the server. Throws an Error whose message is the server's line. */
+export async function get<T>(address: string, signal?: AbortSignal): Promise<T> {
+  const answer = await fetch(address, signal ? { signal } : {});
+  const body = (await answer.json().catch(() => ({}))) as { error?: string };
+  if (!answer.ok) throw new Error(body.error ?? `the server answered ${answer.status}`);
+  return body as T;
+}
+
+/** JSON of the server, anew whenever the address or `version` changes; the last one stays meanwhile. */
+export function useFetched<T>(address: string | null, version: unknown = 0) {
+  const data = useSignal<T | null>(null);
+  const error = useSignal<string | null>(null);
+  useEffect(() => {
+    if (address === null) return undefined;
+    const abort = new AbortController();
+    get<T>(address, abort.signal).then(
+      (found) => {
+        data.value = found;
+        error.value = null;
+      },
+      (why: Error) => {
+        if (!abort.signal.aborted) error.value = why.message;
+      },
+    );
+    return () => abort.abort();
+  }, [address, version]);
+  return { data, error };
+}

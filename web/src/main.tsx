@@ -1,0 +1,18 @@
+// The page begins here: the line to the server, then the frame.
+
+import { render } from "preact";
+import { App } from "./app.tsx";
+import { connection } from "./core/live.ts";
+import { enter } from "./core/session.ts";
+
+const hidden = () => connection.pause(document.hidden);
+document.addEventListener("visibilitychange", () => {
+  hidden();
+  if (!document.hidden) connection.wake();
+});
+addEventListener("online", () => connection.wake());
+addEventListener("pageshow", () => connection.wake());
+
+hidden();
+void enter();
+render(<App />, document.getElementById("page")!);
