@@ -16,7 +16,7 @@ export OMP_WAIT_POLICY := PASSIVE
 .PHONY: help setup quickstart test test-fast check page page-dev page-types page-check screenshots bench bench-record bench-jobs bench-dashboard clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 setup: $(READY) ## make .venv and install cupel with everything it needs
 

@@ -15,6 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks" / "record"
 JOBS = ROOT / "benchmarks" / "jobs"
+DASHBOARD = ROOT / "benchmarks" / "dashboard"
 
 
 @pytest.fixture
@@ -27,6 +28,12 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """benchmarks/jobs/run.py."""
     yield from imported(JOBS, monkeypatch)
+
+
+@pytest.fixture
+def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """benchmarks/dashboard/run.py."""
+    yield from imported(DASHBOARD, monkeypatch)
 
 
 def imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -93,3 +100,41 @@ def test_a_target_of_sweeps_that_is_missed_says_so(jobs: Any) -> None:
     missed = [line for line in lines if line.endswith("| **no** |")]
     for told in ("warm: ≤ 10.8 s", "faster than every peer", "a claim ≤ 5 ms"):
         assert any(told in line for line in missed), told
+
+
+def test_the_page_shows_the_kept_measurement_of_the_dashboard_and_both_peers(
+    dashboard: Any,
+) -> None:
+    found = json.loads((DASHBOARD / "measured.json").read_text())
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert dashboard.with_tables(page, found) == page
+    for tool, version in found["first"]["versions"].items():
+        assert f"| {tool} {version}, cold |" in page
+    assert {"cupel", "tensorboard", "trackio"} == (
+        found["first"]["versions"].keys() | found["first"]["left out"].keys()
+    )
+
+
+def test_a_target_of_the_dashboard_that_is_missed_says_so(dashboard: Any) -> None:
+    found = json.loads((DASHBOARD / "measured.json").read_text())
+    views = found["first"]["views"]
+    views["cupel, warm"] |= {"opened_s": 1.0, "cpu_s": 1.0, "heap_mb": 15.1}
+    for tool in ("tensorboard", "trackio"):
+        views[f"{tool}, warm"] |= {"opened_s": 50.0, "cpu_s": 50.0}
+    views["trackio, warm"]["opened_s"] = 4.9  # one peer is enough
+    found["long"]["drawn_worst_ms"] = 201
+    found["live"]["p95_ms"] = 501
+    found["training"]["conditions"]["killed"]["wall_ms_differs"] = [0.0, -0.011, 0.009]
+    found["training"]["conditions"]["stopped"]["wall_ms_differs"] = [0.0, -0.009, 0.009]
+    found["appends"]["slope_mb"] = 0.21
+    found["table"]["cold"]["longest_frame_ms"] = 101
+    lines = [line for line in dashboard.tables(found) if line.startswith("| ")]
+    missed = "\n".join(line for line in lines if line.endswith("| **no** |"))
+    for told in (
+        "first chart, warm", "heap after it", "any zoom", "to painted", "heap of the page",
+        "| time of a training step, dashboard killed", "no frame over",
+    ):  # fmt: skip
+        assert told in missed, told
+    held = "\n".join(line for line in lines if line.endswith("| yes |"))
+    assert "browser's processor time, warm" in held
+    assert "| time of a training step, dashboard stopped" in held

@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # Explained as a whole in the tree, not file by file.
-WHOLE = ("tests/", "docs/", "recipes/model/")
+WHOLE = ("tests/", "docs/", "recipes/model/", "web/src/", "web/test/")
 FACE = "src/cupel/__init__.py"
 UNLISTED = {".gitignore", "src/cupel/py.typed"}
 

@@ -34,6 +34,7 @@ FLAGS = [
 SIZES = {"phone": (390, 844), "tablet": (820, 1180), "desktop": (1440, 900)}
 THEMES = ("light", "dark")
 STUDY = "quickstart"
+README = ("run", "desktop")
 
 
 def main() -> None:
@@ -50,11 +51,6 @@ def main() -> None:
             for size in SIZES:
                 take(browser, address, pages(root), theme=theme, size=size)
         browser.close()
-    readme = {"light": "study-desktop-light", "dark": "study-desktop-dark"}
-    for theme, name in readme.items():
-        source = OUT / f"{name}.png"
-        if source.exists():
-            shutil.copy(source, HOUSE / "docs" / f"dashboard.{theme}.png")
     print(f"{len(list(OUT.glob('*.png')))} pictures in {OUT.relative_to(HOUSE)}")
 
 
@@ -100,8 +96,13 @@ def take(browser: Browser, address: str, places: dict[str, str], *, theme: str, 
             continue
         page.goto(base + place)
         page.get_by_text("Connected").first.wait_for()
-        page.wait_for_timeout(1500)  # charts come by the socket, and are drawn in the next frame
+        page.wait_for_timeout(500)
+        while page.locator(".loading").count():
+            page.wait_for_timeout(200)
+        page.wait_for_timeout(1000)  # charts come by the socket, and are drawn in the next frame
         page.screenshot(path=OUT / f"{title}.png", full_page=True)
+        if (name, size) == README:
+            page.screenshot(path=HOUSE / "docs" / f"dashboard.{theme}.png")
         print(title, flush=True)
     context.close()
 

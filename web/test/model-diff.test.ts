@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { differs, openDifferences, pairId, pairLabel, pairsInside, parts, sideText, sizeRows, verdict } from "../src/model/diff.ts";
+import { changesText, differs, openDifferences, pairId, pairsInside, parts, sideText, sizeRows, verdict } from "../src/model/diff.ts";
 import type { DiffNode, ModelDiff, ModelView, PairStatus } from "../src/types/model.ts";
 
 function pair(path: string, status: PairStatus = "same", more: Partial<DiffNode> = {}): DiffNode {
@@ -35,8 +35,10 @@ test("every verdict has a shape and words", () => {
 });
 
 test("a row says to who cannot see it what differs, with both values", () => {
-  assert.equal(pairLabel(inner), "x Linear; changed; params 1,024 → 2,048");
-  assert.equal(pairLabel(root.children![2]!), "left nothing, right c Linear; only right");
+  assert.equal(changesText(inner), "params 1,024 → 2,048");
+  const settings = { what: "settings" as const, left: "", right: "p=0.1" };
+  assert.equal(changesText(pair("x", "changed", { changes: [settings, ...inner.changes!] })), "settings nothing → p=0.1; params 1,024 → 2,048");
+  assert.equal(changesText(root.children![2]!), "");
 });
 
 test("folds are named from first to last", () => {

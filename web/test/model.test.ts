@@ -164,6 +164,20 @@ test("modules without lines stand in several rows, not in one long one", () => {
   assert.ok(new Set(places.slice(1).map(([, { y }]) => y)).size >= 4);
 });
 
+test("modules without lines stand below those that have some, whatever their sizes", () => {
+  const edges = [{ source: "m0", target: "m1", inferred: false }];
+  const root = wide(9, { edges });
+  root.children![5]!.class = "AClassWithARatherLongName";
+  const wanted = plan(boxes(view(root), new Set([""]), measure));
+  for (const direction of ["right", "down"] as const) {
+    const arranged = arrange(wanted, direction, new Kept());
+    checkPlaces(wanted, arranged);
+    const at = new Map(arranged.places);
+    const lowest = Math.max(...["m0", "m1"].map((id) => at.get(id)!.y + at.get(id)!.height));
+    for (let number = 2; number < 9; number++) assert.ok(at.get(`m${number}`)!.y > lowest);
+  }
+});
+
 test("opening a container lays out that one and those around it alone; closing it nothing", () => {
   const kept = new Kept();
   const look = (...open: string[]) => arrange(plan(boxes(view(folded()), new Set(open), measure)), "down", kept);
@@ -182,9 +196,15 @@ test("a module that is called in a circle, or takes its own result, is laid out"
     { source: "m1", target: "m1", inferred: false },
   ];
   const wanted = plan(boxes(view(wide(2, { edges })), new Set([""]), measure));
-  const { routes } = arrange(wanted, "right", new Kept());
-  assert.equal(routes.length, 3);
-  for (const { points } of routes) assert.ok(points.flat().every(Number.isFinite));
+  for (const direction of ["right", "down"] as const) {
+    const arranged = arrange(wanted, direction, new Kept());
+    checkPlaces(wanted, arranged);
+    assert.equal(arranged.routes.length, 3);
+    const { x, y, width, height } = new Map(arranged.places).get("")!;
+    for (const [px, py] of arranged.routes.flatMap(({ points }) => points)) {
+      assert.ok(x <= px && px <= x + width && y <= py && py <= y + height);
+    }
+  }
 });
 
 test("arrow keys go to the nearest box that way, and back", () => {
@@ -252,7 +272,7 @@ test("what is remarkable of a module is said in words", () => {
   const called = node("a", "ModuleList", { calls: 0, children: [node("a.0", "Linear", { calls: 1 })] });
   assert.deepEqual(marks(called), []);
   assert.deepEqual(marks(node("b", "Linear", { calls: 0, shared_with: "a" })), ["same as a"]);
-  assert.match(label(odd), /^Linear, head; 10 parameters, 10\.0 % of the model; also x/);
+  assert.match(label(odd), /^head; 10 parameters, 10\.0 % of the model; also x/);
 });
 
 test("a share that is not nothing is never told as nothing", () => {

@@ -47,6 +47,9 @@ HZ = 10
 STATE_S = 1.0  # between two looks at a state
 BEAT_S = 10.0
 LONGEST_ID = 64
+MOST_SHARED = 64  # charts whose last news are kept
+
+_News = tuple[bytes, Cursor] | None
 
 
 @dataclass(slots=True, eq=False)
@@ -86,6 +89,7 @@ class Hub:
         self.last_left = time.monotonic()
         self._clients: set[_Client] = set()
         self._states = states.Recent(store, STATE_S / 2)
+        self._computed: dict[bytes, tuple[object, asyncio.Future[_News]]] = {}
         self._watch = Watch(lambda key: store.root / key if store.is_run(key) else None)
 
     @property
@@ -226,7 +230,7 @@ class Hub:
         """Send what is new of a subscription, if anything is."""
         sub.asked = time.monotonic()
         try:
-            message = await self.store.call(self._news, name, sub)
+            message = await self._news(name, sub)
         except Exception as error:  # a run that was deleted, a disk that fails: others go on
             if not sub.failed:
                 text = " ".join(str(error).split()) or type(error).__name__
@@ -239,24 +243,38 @@ class Hub:
         elif message is not None:
             await client.socket.send_text(message)
 
-    def _news(self, name: str, sub: _Sub) -> bytes | str | None:
+    async def _news(self, name: str, sub: _Sub) -> bytes | str | None:
         """The message with what is new of a subscription, which then has it; None for nothing."""
         if isinstance(sub.query, ChartQuery):
-            if sub.cursor is None:
-                found: tuple[bytes, Cursor] | None = chart.snapshot(self.store, sub.query)
-            else:
-                found = chart.append(self.store, sub.query, sub.cursor)
+            found = await self._shared(sub.query, sub.cursor)
             if found is None:
                 return None
             frame, sub.cursor = found
             return _named(frame, name)
-        data, now = self._states.state(sub.query)
+        data, now = await self.store.call(self._states.state, sub.query)
         if now == sub.name:
             return None
         sub.name = now
-        return (
-            f'{{"type":"state","id":{encode(name).decode()},"name":"{now}","data":{data.decode()}}}'
-        )
+        head = encode({"type": "state", "id": name, "name": now}).decode()
+        return f'{head[:-1]},"data":{data.decode()}}}'
+
+    async def _shared(self, query: ChartQuery, cursor: Cursor | None) -> _News:
+        """What is new of a chart, computed once for all pages that show it and have the same."""
+        seen, asked = self._watch.versions, msgspec.json.encode(query)
+        state = (tuple(seen.get(key, 0) for key in query.runs), cursor.name if cursor else None)
+        known = self._computed.get(asked)
+        if known is None or known[0] != state:
+            work = asyncio.ensure_future(self.store.call(_chart_news, self.store, query, cursor))
+            work.add_done_callback(lambda done: done.cancelled() or done.exception())
+            known = self._computed[asked] = state, work
+            while len(self._computed) > MOST_SHARED:
+                self._computed.pop(next(iter(self._computed)))
+        try:
+            return await asyncio.shield(known[1])
+        except BaseException:
+            if self._computed.get(asked) is known:
+                del self._computed[asked]
+            raise
 
     async def _answer(self, client: _Client, message: dict[str, Any]) -> None:
         sub = client.subs.get(message["id"])
@@ -271,6 +289,10 @@ class Hub:
     async def _say(self, client: _Client, message: dict[str, Any]) -> None:
         if client.socket.application_state == WebSocketState.CONNECTED:
             await client.socket.send_text(encode(message).decode())
+
+
+def _chart_news(store: Store, query: ChartQuery, cursor: Cursor | None) -> _News:
+    return chart.append(store, query, cursor) if cursor else chart.snapshot(store, query)
 
 
 def _named(frame: bytes, name: str) -> bytes:

@@ -405,9 +405,11 @@ def _run(visits: Visits, listening: ports.Listening, idle: Idle | None) -> None:
         if idle is not None and await asyncio.to_thread(idle.is_over, visits):
             server.should_exit = True
 
-    # It calls a refused socket an error of ours, once for every try of a page without a token.
+    # Errors of ours to it, and none to anybody: a page without a token that tries again, and one
+    # that was waiting for an answer when the server was stopped.
+    noise = ("without completing handshake", "timeout graceful shutdown exceeded")
     logging.getLogger("uvicorn.error").addFilter(
-        lambda line: "without completing handshake" not in line.getMessage()
+        lambda line: not any(part in line.getMessage() for part in noise)
     )
     config = uvicorn.Config(
         visits,

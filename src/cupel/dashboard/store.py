@@ -8,6 +8,7 @@ one at a time, and never by the event loop.
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -30,6 +31,7 @@ T = TypeVar("T")
 
 MOST_OPEN = 64
 ROWS_S = 1.0  # how old the table of runs may be
+RESTS = 10  # times what a look at all runs takes pass until the next one
 SESSIONS_S = 30.0  # how old the word that a session lives may be
 THREADS = 4
 
@@ -84,20 +86,23 @@ class Store:
         self._index = Index(root)
         self._index_lock = threading.Lock()
         self._rows: list[Row] = []
-        self._rows_at = -ROWS_S
+        self._rows_at = -math.inf
+        self._took = 0.0  # seconds of the last look at all runs
         self._open: OrderedDict[str, OpenRun] = OrderedDict()
         self._open_lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, "cupel-read")
 
     def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
-        """The rows of all runs, newest first, at most so many seconds old. Not to be changed."""
+        """The rows of all runs, newest first, about so many seconds old. Not to be changed."""
         # While somebody reads them anew, others are given those from before: a second old is fine.
         if not self._index_lock.acquire(blocking=not self._rows):
             return self._rows
         try:
-            if time.monotonic() - self._rows_at > no_older:
+            began = time.monotonic()
+            if began - self._rows_at > max(no_older, RESTS * self._took):
                 self._rows = self._index.rows()
                 self._rows_at = time.monotonic()
+                self._took = self._rows_at - began
             return self._rows
         finally:
             self._index_lock.release()

@@ -179,33 +179,47 @@ export function extent(
   places: Float64Array, length: number, all: Curve[], looks: Look[], view: [number, number],
   options: { log: boolean; clip: boolean },
 ): { low: number; high: number; outside: number } {
-  const lows: number[] = [];
-  const highs: number[] = [];
+  if (options.clip) return clipped(places, length, all, looks, view, options.log);
+  let low = Number.POSITIVE_INFINITY;
+  let high = Number.NEGATIVE_INFINITY;
+  each(places, length, all, looks, view, options.log, (value) => {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  });
+  if (low > high) return { low: options.log ? 0.1 : 0, high: 1, outside: 0 };
+  return { ...padded(low, high, options.log), outside: 0 };
+}
+
+/** The same without the outermost hundredth of all values on either side. */
+function clipped(
+  places: Float64Array, length: number, all: Curve[], looks: Look[], view: [number, number],
+  log: boolean,
+): { low: number; high: number; outside: number } {
+  const values: number[] = [];
+  each(places, length, all, looks, view, log, (value) => values.push(value));
+  if (!values.length) return { low: log ? 0.1 : 0, high: 1, outside: 0 };
+  values.sort((a, b) => a - b);
+  const cut = Math.floor(values.length / 100);
+  const range = padded(values[cut]!, values[values.length - 1 - cut]!, log);
+  const outside = values.reduce((n, v) => n + Number(v < range.low || v > range.high), 0);
+  return { ...range, outside };
+}
+
+/** Every least, greatest and last value that is shown and can be. */
+function each(
+  places: Float64Array, length: number, all: Curve[], looks: Look[], view: [number, number],
+  log: boolean, take: (value: number) => void,
+): void {
   all.forEach((curve, n) => {
     if (!looks[n]?.shown) return;
     for (let row = 0; row < length; row++) {
       const x = places[row]!;
       if (x < view[0] || x > view[1]) continue;
-      const low = curve.low[row]!;
-      const high = curve.high[row]!;
-      const last = curve.last[row]!;
-      for (const value of [low, high, last]) {
-        if (!Number.isFinite(value) || (options.log && value <= 0)) continue;
-        lows.push(value === high && value !== low ? last : value);
-        highs.push(value);
+      for (const value of [curve.low[row]!, curve.high[row]!, curve.last[row]!]) {
+        if (Number.isFinite(value) && !(log && value <= 0)) take(value);
       }
     }
   });
-  if (!highs.length) return { low: options.log ? 0.1 : 0, high: 1, outside: 0 };
-  lows.sort((a, b) => a - b);
-  highs.sort((a, b) => a - b);
-  const cut = options.clip ? Math.floor(highs.length / 100) : 0;
-  const low = lows[cut]!;
-  const high = highs[highs.length - 1 - cut]!;
-  const outside = options.clip
-    ? highs.reduce((count, value) => count + Number(value > high || value < low), 0)
-    : 0;
-  return { ...padded(Math.min(low, high), Math.max(low, high), options.log), outside };
 }
 
 function padded(low: number, high: number, log: boolean): { low: number; high: number } {

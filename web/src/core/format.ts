@@ -20,9 +20,9 @@ export function number(value: Told, digits = 5): string {
   return value.toFixed(places).replace("-", MINUS);
 }
 
-/** A whole number with commas. */
+/** A whole number with commas. (toLocaleString takes fifty times as long, and 0.1 s at first.) */
 export function grouped(value: number): string {
-  return value.toLocaleString("en-US").replace("-", MINUS);
+  return String(value).replace(/\B(?=(\d{3})+$)/g, ",").replace("-", MINUS);
 }
 
 /** 1,234,567 as 1.23 M. */

@@ -24,6 +24,9 @@ type Inner = Arranged & { width: number; height: number };
 
 const SIDE = 14;
 const BELOW_HEAD = 10;
+const GAP = 22;
+/** How far the line from a box to itself goes out. */
+const LOOP = 16;
 const MOST_KEPT = 400;
 
 /** Layouts that were made, by all that they depend on. */
@@ -84,22 +87,63 @@ function place(sized: Sized, x: number, y: number, found: Arranged): void {
   }
 }
 
+/** Modules with lines by dagre; below them, in rows, those without. */
 function lay(children: Plan[], edges: Plan["edges"], direction: Direction): Inner {
+  const tied = new Set(edges.flat());
+  const drawn = connected(children.filter(({ id }) => tied.has(id)), edges, direction);
+  const loose = children.filter(({ id }) => !tied.has(id));
+  const top = drawn.places.length && loose.length ? drawn.height + GAP : 0;
+  return framed([...drawn.places, ...inRows(loose, drawn.width, top)], drawn.routes);
+}
+
+function connected(children: Plan[], edges: Plan["edges"], direction: Direction): Inner {
+  if (!children.length) return { places: [], routes: [], width: 0, height: 0 };
   const graph = new Graph();
-  graph.setGraph({ rankdir: direction === "down" ? "TB" : "LR", nodesep: 22, ranksep: 30, edgesep: 14 });
-  for (const { id, width, height } of children) graph.setNode(id, { width, height });
-  for (const [from, to] of edges) graph.setEdge(from, to, {});
-  for (const [from, to] of rowsOfLoose(children, edges)) graph.setEdge(from, to, {});
+  graph.setGraph({ rankdir: direction === "down" ? "TB" : "LR", nodesep: GAP, ranksep: 30, edgesep: 14 });
+  const circles = new Set(edges.filter(([from, to]) => from === to).map(([id]) => id));
+  for (const { id, width, height } of children) {
+    const room = circles.has(id) ? 2 * LOOP : 0;
+    const down = direction === "down";
+    graph.setNode(id, { width: width + (down ? room : 0), height: height + (down ? 0 : room) });
+  }
+  for (const [from, to] of edges) if (from !== to) graph.setEdge(from, to, {});
   layout(graph);
   const places = children.map(({ id, width, height }): [string, Place] => {
     const { x, y } = graph.node(id) as { x: number; y: number };
     return [id, { x: x - width / 2, y: y - height / 2, width, height }];
   });
+  const at = new Map(places);
   const routes = edges.map(([from, to]): Route => {
+    if (from === to) return { from, to, points: loop(at.get(from)!, direction) };
     const { points } = graph.edge(from, to) as { points: { x: number; y: number }[] };
     return { from, to, points: points.map(({ x, y }) => [x, y]) };
   });
   return framed(places, routes);
+}
+
+/** From a box to itself: dagre's own would cross the neighbours. */
+function loop({ x, y, width, height }: Place, direction: Direction): Route["points"] {
+  const [right, bottom] = [x + width, y + height];
+  if (direction === "down") {
+    const [from, to] = [y + 0.7 * height, y + 0.3 * height];
+    return [[right, from], [right + LOOP, from], [right + LOOP, to], [right, to]];
+  }
+  const [from, to] = [x + 0.65 * width, x + 0.35 * width];
+  return [[from, bottom], [from, bottom + LOOP], [to, bottom + LOOP], [to, bottom]];
+}
+
+/** In rows as wide as what is above, or about as wide as high. */
+function inRows(loose: Plan[], width: number, top: number): Inner["places"] {
+  const area = loose.reduce((sum, one) => sum + (one.width + GAP) * (one.height + GAP), 0);
+  const widest = Math.max(width, 1.3 * Math.sqrt(area));
+  let [x, y, high] = [0, top, 0];
+  return loose.map((one) => {
+    if (x && x + one.width > widest) [x, y, high] = [0, y + high + GAP, 0];
+    const place = { x, y, width: one.width, height: one.height };
+    x += one.width + GAP;
+    high = Math.max(high, one.height);
+    return [one.id, place];
+  });
 }
 
 /** Moved so that all of it begins at 0, 0. */
@@ -116,12 +160,4 @@ function framed(places: Inner["places"], routes: Route[]): Inner {
     width: Math.max(...xs) - left,
     height: Math.max(...ys) - top,
   };
-}
-
-/** Boxes without lines would stand in one long row; lines that are not drawn make several of it. */
-function rowsOfLoose(children: Plan[], edges: Plan["edges"]): Plan["edges"] {
-  const tied = new Set(edges.flat());
-  const loose = children.filter(({ id }) => !tied.has(id));
-  const columns = Math.ceil(Math.sqrt(loose.length));
-  return loose.slice(columns).map(({ id }, at) => [loose[at]!.id, id]);
 }

@@ -89,7 +89,7 @@ function Known(props: { name: string; children: ComponentChildren }) {
 
 function Shapes({ of, node }: { of: ModelNode["inputs"]; node: ModelNode }) {
   if (of == null && node.shared_with != null) return <span class="soft">told of {node.shared_with}</span>;
-  if (of == null) return <span class="soft">{isIdle(node) ? "nothing: it was not called" : "not known"}</span>;
+  if (of == null) return <span class="soft">{isIdle(node) ? "nothing: it was not called" : node.calls === 0 ? "not called itself" : "not known"}</span>;
   if (!of.length) return <span class="soft">no tensor</span>;
   return <>{of.map((one, at) => <span class="line" key={at}>{shape(one)}</span>)}</>;
 }

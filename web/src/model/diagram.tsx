@@ -130,7 +130,7 @@ function Buttons({ pane }: { pane: Pane }) {
     <div class="zooms" role="group" aria-label="Zoom">
       <button type="button" class="icon" aria-label="Zoom in" title="Zoom in (+)" onClick={() => pane.scale(FACTOR)}>+</button>
       <button type="button" class="icon" aria-label="Zoom out" title="Zoom out (−)" onClick={() => pane.scale(1 / FACTOR)}>−</button>
-      <button type="button" aria-label="Show all of it" title="Show all of it (0)" onClick={() => pane.fit(0)}>fit</button>
+      <button type="button" aria-label="Fit all of it" title="Show all of it (0)" onClick={() => pane.fit(0)}>Fit</button>
     </div>
   );
 }
@@ -158,17 +158,15 @@ function Drawn({ box, place, selected, stop, onFocus, onClick, onSign }: DrawnPr
   }
   const { width, height } = place;
   const folds = box.kind === "module" ? (box.node.folds ?? 1) : 1;
-  const name = box.kind === "more" ? box.lines.join("; ") : label(box.node);
   const look = [box.kind, box.open ? "open" : "", selected ? "selected" : "", isIdle(box.node) ? "idle" : ""];
   return (
     <g transform={at} class={`module ${look.join(" ")}`} role="button" tabIndex={stop ? 0 : -1} data-id={box.id}
-      aria-label={name} aria-expanded={box.open ?? undefined} aria-current={selected ? "true" : undefined}
+      aria-description={box.kind === "module" ? label(box.node) : undefined} aria-expanded={box.open ?? undefined} aria-current={selected ? "true" : undefined}
       onFocus={(event) => onFocus(event.currentTarget.matches(":focus-visible"))} onClick={onClick}>
-      <title>{box.kind === "module" && box.node.path ? `${box.node.path}\n${name}` : name}</title>
       {folds > 1 && !box.open && <path class="behind" d={`M4 ${height}v4H${width + 4}V4h-4`} />}
       <rect class="frame" width={width} height={height} rx="5" />
       {box.lines.map((text, line) => (
-        <text key={line} x="12" y={BASELINES[line]} class={`line${line}`}>{text}</text>
+        <text key={line} x="12" y={BASELINES[line]} class={`line${line}`}>{`${text} `}</text>
       ))}
       {box.kind === "module" && <Share of={box.node.share} box={box} width={width} />}
       {box.open !== null && <Sign box={box} width={width} onSign={onSign} />}
@@ -197,7 +195,7 @@ function Sign({ box, width, onSign }: { box: Box; width: number; onSign: () => v
   };
   return (
     <g class="sign" onClick={press} aria-hidden="true">
-      <rect class="field" x={width - 44} y="0" width="44" height={box.height} />
+      <rect class="field" x={width - 46} y="-2" width="50" height={box.height + 4} />
       <path d={`M${x - 4} ${y}h8${box.open ? "" : `M${x} ${y - 4}v8`}`} />
     </g>
   );
@@ -331,6 +329,7 @@ class Pane {
   reveal(id: string): void {
     const [svg, head] = [this.#svg.current, this.#shown()?.heads.get(id)];
     if (!svg || !head) return;
+    this.#own = true; // what is looked at stays where it is, also when the details take some room
     if (this.#sheet() !== null) svg.scrollIntoView({ block: "start" });
     const { x, y, k } = zoomTransform(svg);
     const [width, height] = this.#size();

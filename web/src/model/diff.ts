@@ -55,14 +55,9 @@ export function sideText(side: Side, folds: number, paths: string[] = []): strin
   return `${name ? `${name} ` : ""}${side.class}${folds > 1 ? ` ×${folds}` : ""}`;
 }
 
-/** A row in one line, for who cannot see the columns. */
-export function pairLabel(node: DiffNode): string {
-  const folds = node.folds ?? 1;
-  const left = node.left ? sideText(node.left, folds, node.lefts) : "nothing";
-  const right = node.right ? sideText(node.right, folds, node.rights) : "nothing";
-  const names = left === right ? left : `left ${left}, right ${right}`;
-  const changes = (node.changes ?? []).map((one) => `${one.what} ${changeText(one)}`);
-  return [names, verdict(node).slice(2), ...changes].join("; ");
+/** All that differs of a pair, for who cannot see the columns: "params 1,024 → 2,048". */
+export function changesText(node: DiffNode): string {
+  return (node.changes ?? []).map((one) => `${one.what} ${changeText(one)}`).join("; ");
 }
 
 /** "1,024 → 2,048"; what is empty is called so. */

@@ -7,7 +7,7 @@ import { useRef } from "preact/hooks";
 import { short } from "../core/format.ts";
 import type { ModelNode } from "../types/model.ts";
 import { type Open, type Row, inside, rows, treeKey } from "./tree.ts";
-import { label, marks, name, percent, title } from "./words.ts";
+import { marks, name, percent, title } from "./words.ts";
 
 /** A tree by the pattern of WAI-ARIA: one row has the focus, arrows move it, Enter selects. */
 export function Tree<T>(props: {
@@ -15,7 +15,6 @@ export function Tree<T>(props: {
   rows: Row<T>[];
   selected: string | null;
   nameOf: (item: T) => string;
-  labelOf: (item: T) => string;
   onSelect: (id: string) => void;
   onToggle: (ids: string[]) => void;
   classOf?: (item: T) => string;
@@ -47,7 +46,7 @@ export function Tree<T>(props: {
       {props.rows.map((row) => (
         <div key={row.id} role="treeitem" class={`tree-row ${props.classOf?.(row.item) ?? ""}`} data-id={row.id} tabIndex={row.id === stop ? 0 : -1}
           aria-level={row.level} aria-posinset={row.position} aria-setsize={row.size} aria-expanded={row.expanded ?? undefined}
-          aria-selected={row.id === props.selected} aria-label={props.labelOf(row.item)}
+          aria-selected={row.id === props.selected}
           onFocus={() => { focused.value = row.id; }} onClick={() => props.onSelect(row.id)}>
           <span class="indent" style={{ width: `${(row.level - 1) * 18}px` }} />
           <span class="twist" aria-hidden="true" onClick={(event) => {
@@ -74,7 +73,7 @@ export function Outline(props: {
   const all = rows(props.root, props.open, (node) => node.path, inside);
   return (
     <Tree label="Modules of the model" rows={all} selected={props.selected} nameOf={(node) => node.name}
-      labelOf={label} onSelect={props.onSelect} onToggle={props.onToggle}>
+      onSelect={props.onSelect} onToggle={props.onToggle}>
       {({ item: node }) => (
         <>
           <span class="what">
@@ -82,7 +81,7 @@ export function Outline(props: {
             <b>{title(node)}</b>
             {marks(node).map((mark) => <span class="mark" key={mark}>{mark}</span>)}
           </span>
-          <span class="number soft">{node.total ? short(node.total) : "—"}</span>
+          <span class="number soft">{node.total ? short(node.total) : "—"}<span class="unseen"> parameters</span></span>
           <span class="number soft share-text">{node.total ? percent(node.share) : ""}</span>
           <span class="share-bar" aria-hidden="true"><i style={{ width: `${100 * Math.min(1, node.share)}%` }} /></span>
         </>

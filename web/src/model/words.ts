@@ -37,7 +37,7 @@ export function shapes(tensors: TensorShape[] | null | undefined): string {
 
 function sizes(shape: number[] | null): string {
   if (!shape) return "?";
-  return shape.length ? shape.join("×") : "a single number";
+  return shape.length ? shape.join("×") : "scalar";
 }
 
 /** A parameter or buffer: "weight 64×48 float32". */
@@ -68,7 +68,7 @@ export function isIdle(node: ModelNode): boolean {
 
 /** All of it in one line, for who cannot see the diagram. */
 export function label(node: ModelNode): string {
-  const said = [`${title(node)}, ${name(node)}`];
+  const said = [node.path || name(node)];
   said.push(node.total ? `${grouped(node.total)} parameters, ${percent(node.share)} of the model` : "no parameters");
   return [...said, ...marks(node)].join("; ");
 }

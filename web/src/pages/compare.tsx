@@ -9,7 +9,7 @@ import { go, path, query, set, to } from "../core/url.ts";
 import { ChartGrid } from "../parts/charts.tsx";
 import { Choice, Empty, Link, Loading, Problem, Status } from "../parts/parts.tsx";
 import { Line, called, shown } from "../runs/cells.tsx";
-import type { Comparison, MetricLine, RunsState, TableRow } from "../types/runs.ts";
+import type { Cell, Comparison, MetricLine, RunsState, TableRow } from "../types/runs.ts";
 
 const VIEWS = [
   ["all", "All"],
@@ -55,6 +55,11 @@ export default function Compare(_: PageProps) {
     <div class="stack compare">
       <div class="row">
         <h1 class="grow">{data.runs.length === 1 ? "One run" : `${data.runs.length} runs side by side`}</h1>
+        {keys.length === 2 && (
+          <Link to={`/models?a=${encodeURIComponent(keys[0]!)}&b=${encodeURIComponent(keys[1]!)}`}>
+            Their models
+          </Link>
+        )}
         <Choice label="What is shown" options={VIEWS} value={view as "all"} onChange={(next) => set({ view: next === "all" ? null : next })} />
       </div>
       {error.value && <Problem text={error.value} again={() => again.value++} />}
@@ -144,7 +149,7 @@ function Settings(props: { data: Comparison }) {
                   <th scope="row" class="first" title={setting.name}>{setting.name}</th>
                   {setting.values.map((value, at) => (
                     <td key={runs[at]!.key} class={sameAsFirst(setting.values, setting.there, at) ? "" : "differs"}>
-                      {setting.there[at] ? setText(value) : <span class="faint">not set</span>}
+                      {setting.there[at] ? setText(value as Cell) : <span class="faint">not set</span>}
                     </td>
                   ))}
                 </tr>
@@ -152,7 +157,7 @@ function Settings(props: { data: Comparison }) {
               {all.value && equal.map(({ name, value }) => (
                 <tr key={name} class="soft">
                   <th scope="row" class="first" title={name}>{name}</th>
-                  {runs.map((run) => <td key={run.key}>{setText(value)}</td>)}
+                  {runs.map((run) => <td key={run.key}>{setText(value as Cell)}</td>)}
                 </tr>
               ))}
             </tbody>

@@ -8,7 +8,7 @@ import { short } from "../core/format.ts";
 import { useFetched } from "../core/live.ts";
 import { query, set, split, to } from "../core/url.ts";
 import {
-  type Parts, type SizeRow, openDifferences, pairId, pairLabel, pairsInside, parts, sideText, sizeRows, value, verdict,
+  type Parts, type SizeRow, changesText, openDifferences, pairId, pairsInside, parts, sideText, sizeRows, value, verdict,
 } from "../model/diff.ts";
 import { Tree } from "../model/outline.tsx";
 import { RunPicker } from "../model/picker.tsx";
@@ -107,11 +107,14 @@ function Pairs({ diff, root }: { diff: ModelDiff; root: DiffNode }) {
       </div>
       <div class={`model-parts${node ? " with-details" : ""}`}>
         <Tree label="Modules of both models" rows={all} selected={selected.value} nameOf={(one) => (one.left ?? one.right)?.name ?? ""}
-          labelOf={pairLabel} onToggle={toggle} onSelect={(id) => { selected.value = id; }} classOf={(one) => one.status}>
+          onToggle={toggle} onSelect={(id) => { selected.value = id; }} classOf={(one) => one.status}>
           {({ item, level }) => (
             <span class="pair">
               <One side={item.left} node={item} paths={item.lefts} />
-              <span class={`verdict ${item.status}`}>{verdict(item)}</span>
+              <span class={`verdict ${item.status}`}>
+                {verdict(item)}
+                {item.changes && <span class="unseen">: {changesText(item)}</span>}
+              </span>
               <One side={item.right} node={item} paths={item.rights} indent={(level - 1) * 18} />
             </span>
           )}
@@ -136,7 +139,7 @@ function One({ side, node, paths, indent = 0 }: OneProps) {
   return (
     <span style={style}>
       <b>{sideText(side, folds, paths)}</b>{" "}
-      <span class="soft">
+      <span class="soft nowrap">
         {side.params ? short(side.params) : ""}
         {side.params && folds > 1 ? " each" : ""}
       </span>

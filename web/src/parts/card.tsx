@@ -402,6 +402,7 @@ function keys(
   event: KeyboardEvent, plot: Plot | null, data: ChartData, row: number | null, card: CardProps,
 ): void {
   if (!plot || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (!data.length && !card.settings.view) return; // nothing has come yet
   const last = data.length - 1;
   const stride = event.shiftKey ? Math.max(1, Math.round(data.length / 20)) : 1;
   if (event.key === "ArrowRight") plot.point(Math.min(last, (row ?? -1) + stride));

@@ -267,7 +267,7 @@ function Rows(props: { run: string; of: Medium }) {
               <tr key={page.offset + n}>
                 {row.map((cell, place) => (
                   <td key={place} class={numbers[place] ? "number" : ""}>
-                    <Cell run={props.run} of={cell} />
+                    <Cell run={props.run} of={cell as TableCell} />
                   </td>
                 ))}
               </tr>

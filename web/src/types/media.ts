@@ -1,32 +1,15 @@
 // What src/cupel/dashboard/media.py answers.
 
-export type Medium = {
-  id: string;
-  key: string;
-  step: number | null;
-  kind: string;
-  type: string;
-  name: string;
-  bytes: number | null;
-  session: number;
-  time: number | null;
-  caption: string | null;
-  width: number | null;
-  height: number | null;
-  rows: number | null;
-};
+import type { components } from "../api.ts";
+import type { Told } from "../core/format.ts";
 
-export type MediaKey = {
-  key: string;
-  kinds: string[];
-  count: number;
-  first: number | null;
-  last: number | null;
-};
+type Schemas = components["schemas"];
 
-export type MediaList = { keys: MediaKey[]; total: number; offset: number; items: Medium[] };
+export type Medium = Schemas["Medium"];
 
-type Told = number | "NaN" | "Infinity" | "-Infinity";
+export type MediaKey = Schemas["MediaKey"];
+
+export type MediaList = Schemas["MediaList"];
 
 export type TableCell =
   | Told
@@ -35,27 +18,10 @@ export type TableCell =
   | null
   | { media: string; kind: string | null };
 
-export type TablePage = {
-  kind: "table";
-  columns: string[];
-  rows: TableCell[][];
-  total: number;
-  offset: number;
-};
+export type TablePage = Schemas["TablePage"];
 
-export type HistogramContent = {
-  kind: "histogram";
-  counts: Told[];
-  edges: Told[];
-  not_finite: number;
-};
+export type HistogramContent = Schemas["HistogramContent"];
 
-export type TextContent = { kind: "text"; text: string; bytes: number };
+export type TextContent = Schemas["TextContent"];
 
-export type HistogramsOverSteps = {
-  key: string;
-  steps: number[];
-  edges: Told[];
-  counts: Told[][];
-  of: number;
-};
+export type HistogramsOverSteps = Schemas["HistogramsOverSteps"];

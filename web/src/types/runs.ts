@@ -1,91 +1,30 @@
 // The replies about runs: as the structs of src/cupel/dashboard/{table,beside}.py have them.
 
+import type { components } from "../api.ts";
+
+type Schemas = components["schemas"];
+
 /** A number as JSON has it. */
 export type Num = number | "NaN" | "Infinity" | "-Infinity";
-export type Cell = number | boolean | string | Cell[] | null;
+export type Cell = number | boolean | string | unknown[] | null;
 
-export type TableRow = {
-  key: string;
-  id: string;
-  project: string;
-  name: string | null;
-  status: string;
-  created: Num;
-  step: number | null;
-  sessions: number;
-  seconds: Num;
-  tags: string[];
-  notes: string | null;
-  study: string | null;
-  arm: string | null;
-  seed: Cell;
-  problem: string | null;
-  values: Record<string, Cell>;
-};
+export type TableRow = Schemas["TableRow"];
 
-export type Spread = {
-  mean: number | null;
-  min: number | null;
-  max: number | null;
-  n: number;
-  not_finite: number;
-};
+export type Spread = Schemas["Spread"];
 
-export type Group = {
-  name: string | null;
-  count: number;
-  by_status: Record<string, number>;
-  numbers: Record<string, Spread>;
-};
+export type Group = Schemas["Group"];
 
-export type Table = {
-  content: string;
-  total: number;
-  matched: number;
-  offset: number;
-  rows: TableRow[];
-  by_status: Record<string, number>;
-  groups: Group[];
-  unknown: string[];
-};
+export type Table = Schemas["Table"];
 
-export type Column = {
-  name: string;
-  place: "field" | "summary" | "config";
-  ask: string;
-  kind: "number" | "text";
-  runs: number;
-  distinct: number;
-  examples: string[];
-};
+export type Column = Schemas["Column"];
 
-export type Columns = { total: number; columns: Column[] };
+export type Columns = Schemas["Columns"];
 
 /** What is pushed when the table has changed. */
-export type RunsState = {
-  total: number;
-  by_status: Record<string, number>;
-  projects: Record<string, number>;
-  newest: string | null;
-  content: string;
-};
+export type RunsState = Schemas["RunsState"];
 
-export type Setting = { name: string; values: Cell[]; there: boolean[] };
-export type Common = { name: string; value: Cell };
-export type MetricLine = {
-  name: string;
-  statistic: string;
-  values: Cell[];
-  steps: (number | null)[];
-  goal: "min" | "max" | null;
-  best: number[];
-  unlike: string | null;
-};
+export type Setting = Schemas["Setting"];
+export type Common = Schemas["Common"];
+export type MetricLine = Schemas["MetricLine"];
 
-export type Comparison = {
-  content: string;
-  runs: TableRow[];
-  differ: Setting[];
-  equal: Common[];
-  metrics: MetricLine[];
-};
+export type Comparison = Schemas["Comparison"];
