@@ -253,3 +253,65 @@ def _recorded(run_dir: Path, grid: dict[str, Any]) -> dict[int, Any]:
             three = (last, min(finite), max(finite))
             told[number] = tuple(repr(float(np.float32(value))) for value in three)
     return told
+
+
+def followed(root: Path, query: ChartQuery, more: Any) -> tuple[Chart, Chart]:
+    """What a page has after an append, and what a new one would be sent."""
+    store, page, new = Store(root), Chart(), Chart()
+    frame, cursor = chart.snapshot(store, query)
+    assert page.take(frame)
+    more()
+    found = chart.append(store, query, cursor)
+    if found is not None:
+        assert page.take(found[0])
+    assert new.take(chart.snapshot(Store(root), query)[0])
+    return page, new
+
+
+def test_a_step_that_is_logged_again_leaves_its_old_place_on_the_clock(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    for step in range(10):
+        session.log({"loss": float(step)}, step=step, t=1.7e9 + 60 * step)
+    query = ChartQuery(runs=[f"p/{session.run_id}"], metric="loss", x="time")
+    page, new = followed(
+        tmp_path, query, lambda: session.log({"loss": 99.0}, step=3, t=1.7e9 + 900)
+    )
+    assert page.same_as(new)
+    session.finish("finished")
+
+
+def test_a_point_whose_place_comes_after_it_is_shown(tmp_path: Path) -> None:
+    session = started(tmp_path)
+    for step in range(10):
+        session.log({"loss": float(step), "lr": float(step)}, step=step)
+    session.log({"loss": 10.0}, step=10)
+    query = ChartQuery(runs=[f"p/{session.run_id}"], metric="loss", x="lr")
+    page, new = followed(tmp_path, query, lambda: session.log({"lr": 4.5}, step=10))
+    assert page.same_as(new)
+    session.finish("finished")
+
+
+def test_a_run_that_gets_its_arm_later_moves_into_its_group(tmp_path: Path) -> None:
+    keys = [make(tmp_path, [1.0, 2.0], arm=arm) for arm in ("a", "b")]
+    query = ChartQuery(runs=keys, metric="loss", group="arm")
+    store = Store(tmp_path)
+    frame, cursor = chart.snapshot(store, query)
+    old = chart.Cursor(cursor.grid, cursor.first, cursor.last, cursor.runs, "others")
+    found = chart.append(store, query, old)
+    assert found is not None
+    assert frames.unpack(found[0])[0]["type"] == "snapshot"
+    assert sorted(c["label"] for c in frames.unpack(frame)[0]["curves"]) == ["a", "b"]
+
+
+def test_a_run_that_is_asked_for_before_it_has_a_name_is_read_when_it_has(tmp_path: Path) -> None:
+    key = make(tmp_path, [1.0])
+    path = tmp_path / key / "run.json"
+    content = path.read_bytes()
+    path.unlink()
+    store = Store(tmp_path)
+    with store.reading(key) as run:
+        assert run.record.problem
+    path.write_bytes(content)
+    with store.reading(key) as run:
+        assert run.record.problem is None
+        assert run.record.run["project"] == "p"

@@ -214,3 +214,72 @@ def test_health_says_nothing_of_any_run_and_needs_no_token(tmp_path: Path) -> No
         assert health["status"] == "ok"
         assert set(health) == {"status", "service", "protocol", "server", "uptime_s", "clients"}
         assert client.get("/api/v1/about").status_code == 401
+
+
+@pytest.mark.parametrize("key", ["p/" + "x" * 300, "x//etc", "../..", "p/\0", "studies/a", "p"])
+def test_a_key_that_is_none_does_not_stop_what_others_are_told(tmp_path: Path, key: str) -> None:
+    session, own = started(tmp_path)
+    session.log({"loss": 1.0}, step=1)
+    with serving(tmp_path) as client, client.websocket_connect("ws://127.0.0.1/ws") as socket:
+        say(socket, type="sub", id="odd", query={"kind": "run", "run": key})
+        say(socket, type="sub", id="odd chart", query=chart_of(key))
+        say(socket, type="sub", id="a", query=chart_of(own))
+        page = Chart()
+        assert page.take(hear(socket, "chart")[64:])
+        time.sleep(0.3)
+        session.log({"loss": 2.0}, step=2)
+        while len(page.rows) < 2:
+            assert page.take(hear(socket, "chart")[64:])
+    session.finish("finished")
+
+
+def test_a_place_beyond_all_numbers_does_not_end_what_a_page_is_told(tmp_path: Path) -> None:
+    session, key = started(tmp_path)
+    session.log({"loss": 1.0}, step=1)
+    with serving(tmp_path) as client, client.websocket_connect("ws://127.0.0.1/ws") as socket:
+        say(socket, type="sub", id="a", query=chart_of(key))
+        page = Chart()
+        assert page.take(hear(socket, "chart")[64:])
+        socket.send_text('{"type":"at","id":"a","n":1,"x":1' + "0" * 400 + "}")
+        session.log({"loss": 2.0}, step=2)
+        while len(page.rows) < 2:
+            assert page.take(hear(socket, "chart")[64:])
+    session.finish("finished")
+
+
+def test_pages_that_show_the_same_are_all_told(tmp_path: Path) -> None:
+    session, key = started(tmp_path)
+    session.log({"loss": 1.0}, step=1)
+    pages = [Chart() for _ in range(4)]
+    with serving(tmp_path) as client:
+        lines = [client.websocket_connect("ws://127.0.0.1/ws") for _ in pages]
+        sockets = [line.__enter__() for line in lines]
+        try:
+            for socket in sockets:
+                say(socket, type="sub", id="a", query=chart_of(key))
+            for step in range(2, 12):
+                session.log({"loss": float(step)}, step=step)
+                time.sleep(0.03)
+            for page, socket in zip(pages, sockets, strict=True):
+                while len(page.rows) < 11:
+                    assert page.take(hear(socket, "chart")[64:])
+        finally:
+            for line in lines:
+                line.__exit__(None, None, None)
+    assert all(page.same_as(pages[0]) for page in pages)
+    session.finish("finished")
+
+
+@pytest.mark.parametrize(
+    "cursor", [[[5000, False], 0, 10, []], [[-5000, False], 0, 10, []], "x", {}]
+)
+def test_a_cursor_that_cannot_be_is_answered_with_everything(tmp_path: Path, cursor: Any) -> None:
+    session, key = started(tmp_path)
+    session.log({"loss": 1.0}, step=1)
+    session.finish("finished")
+    with serving(tmp_path) as client:
+        asked = {"query": chart_of(key), "cursor": cursor}
+        answer = client.get("/api/v1/delta", params={"sub": text_of(asked)})
+        assert Chart().take(answer.content)
+        deep = client.get("/api/v1/delta", params={"sub": "[" * 5000})
+        assert deep.status_code == 400

@@ -102,3 +102,13 @@ def test_tags_that_are_edited_meanwhile_are_told(tmp_path: Path) -> None:
     assert standing.of_run(store, key).tags == []
     editing.change_tags(session.run_dir, add=["good"])
     assert standing.of_run(store, key).tags == ["good"]
+
+
+@pytest.mark.parametrize("hours", [-2, 2])
+def test_a_sign_from_another_time_is_no_sign(tmp_path: Path, hours: int) -> None:
+    session = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
+    session.log({"loss": 1.0}, step=1)
+    then = time.time() + 3600 * hours
+    os.utime(session.run_dir / "sessions/0001/heartbeat.r0", (then, then))
+    assert standing.of_run(Store(tmp_path), f"p/{session.run_id}").status == "silent"
+    session.finish("finished")

@@ -54,7 +54,7 @@ export function App() {
         <ThemeButton />
       </header>
       <main id="content" tabIndex={-1}>
-        <Guarded>{unlocked.value === "no" ? <Unlock /> : <Routed />}</Guarded>
+        <Guarded key={path.value}>{unlocked.value === "no" ? <Unlock /> : <Routed />}</Guarded>
       </main>
     </>
   );
@@ -71,10 +71,19 @@ function Routed() {
   for (const [pattern, load] of ROUTES) {
     const match = pattern.exec(here);
     if (match) {
-      return <Loaded load={load} params={match.slice(1).map(decodeURIComponent)} key={here} />;
+      const params = decoded(match.slice(1));
+      if (params) return <Loaded load={load} params={params} key={here} />;
     }
   }
   return <Problem text={`There is no page ${here}. Go to Runs, Studies or Queue.`} />;
+}
+
+function decoded(parts: string[]): string[] | null {
+  try {
+    return parts.map(decodeURIComponent);
+  } catch {
+    return null; // a % that is none
+  }
 }
 
 function Loaded(props: { load: Loader; params: string[] }) {

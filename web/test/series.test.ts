@@ -71,3 +71,10 @@ test("a message names its subscription", () => {
   assert.equal(found.id, "s12");
   assert.equal(found.frame.header.to, "one");
 });
+
+test("an append without a band leaves that of what is kept", () => {
+  const data = new ChartData();
+  data.take(decode(golden("snapshot.bin")));
+  data.take(decode(golden("append.bin")));
+  assert.equal(data.curves[0]!.facts.band, true);
+});

@@ -97,7 +97,7 @@ async def _delta(request: Request) -> Response:
     text = request.query_params.get("sub", "")
     try:
         message: Any = msgspec.json.decode(text[:_LONGEST_QUERY])
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
         raise UsageError(f"sub={text[:60]!r} is no JSON") from error
     if not isinstance(message, dict):
         raise UsageError(f"sub={text[:60]!r} is no JSON object")

@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 RELATIVE = "relative"
-MOST_MARKS = 200  # of one curve
+MOST_MARKS = 2000  # of one curve
 MOST_TAILS = 20
+_MOST_POWER = 80  # of a width that a cursor may claim
 
 
 class Cursor(msgspec.Struct, array_like=True, frozen=True):
@@ -47,6 +48,9 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
     first: int
     last: int
     runs: list[Position]
+    """Of each run; on an axis that is a metric, of that, too."""
+    groups: str = ""
+    """A name of which run is in which group."""
 
     @property
     def name(self) -> str:
@@ -57,9 +61,11 @@ class Cursor(msgspec.Struct, array_like=True, frozen=True):
 def cursor_of(plain: Any) -> Cursor | None:
     """A cursor out of JSON; None for what is none, so that all is sent."""
     try:
-        return msgspec.convert(plain, type=Cursor)
+        found = msgspec.convert(plain, type=Cursor)
     except (msgspec.ValidationError, RecursionError):
         return None
+    sound = abs(found.grid.power) < _MOST_POWER and abs(found.first) < 2**60
+    return found if sound and abs(found.last) < 2**60 else None
 
 
 @dataclass(slots=True)
@@ -87,6 +93,7 @@ class _Source:
     at: Position
     zero: float  # what is taken from its places
     new: float | None  # the first place that may have changed
+    axis_at: Position | None  # how far the axis goes, where it is a metric
 
 
 def snapshot(store: Store, query: ChartQuery) -> tuple[bytes, Cursor]:
@@ -94,7 +101,7 @@ def snapshot(store: Store, query: ChartQuery) -> tuple[bytes, Cursor]:
     sources = [_source(store, key, query) for key in query.runs]
     extents = [extent for source in sources if (extent := _extent(source, query))]
     if not extents:
-        cursor = Cursor(Grid(0, query.log_x), 0, -1, [source.at for source in sources])
+        cursor = Cursor(Grid(0, query.log_x), 0, -1, *_had(store, query, sources))
     else:
         low, high = min(a for a, _ in extents), max(b for _, b in extents)
         low = query.low if query.low is not None else low
@@ -104,7 +111,7 @@ def snapshot(store: Store, query: ChartQuery) -> tuple[bytes, Cursor]:
             low, high = _positive(low, high, extents)
         chosen = grid.fitting(low, high, query.px, x=query.x, log=query.log_x)
         first, last = chosen.number(low), chosen.number(high)
-        cursor = Cursor(chosen, first, last, [source.at for source in sources])
+        cursor = Cursor(chosen, first, last, *_had(store, query, sources))
     return _frame("snapshot", store, query, sources, cursor, cursor.first, None), cursor
 
 
@@ -119,6 +126,9 @@ def append(store: Store, query: ChartQuery, seen: Cursor) -> tuple[bytes, Cursor
     try:
         sources = [_source(store, key, query, before) for key, before in pairs]
     except positions.Changed:
+        return snapshot(store, query)
+    runs, groups = _had(store, query, sources)
+    if groups != seen.groups:
         return snapshot(store, query)
     cuts = [seen.grid.number(s.new - s.zero) for s in sources if s.new is not None]
     if not cuts:
@@ -136,7 +146,7 @@ def append(store: Store, query: ChartQuery, seen: Cursor) -> tuple[bytes, Cursor
     cut = max(min(cuts), seen.first)
     if cut > last:
         return None  # all of it is beyond what is shown
-    cursor = Cursor(seen.grid, seen.first, last, [source.at for source in sources])
+    cursor = Cursor(seen.grid, seen.first, last, runs, groups)
     return _frame("append", store, query, sources, cursor, cut, seen), cursor
 
 
@@ -177,6 +187,8 @@ def _source(store: Store, key: str, query: ChartQuery, before: Position | None =
         sessions, logged = run.logged(query.metric, axis)
         curve = logged.curve(query.metric, axis)
         at = positions.position(sessions, logged, query.metric)
+        own = axis not in (series.STEP, series.TIME)
+        axis_at = positions.position(sessions, logged, axis) if own else None
         tails = _tails(run, sessions, query.metric, axis) if query.tails else []
         new = None
         if before is not None:
@@ -186,7 +198,7 @@ def _source(store: Store, key: str, query: ChartQuery, before: Position | None =
         began = sessions[0].started if sessions else None
         extent = curve.extent()
         zero = float(began) if began else (extent[0] if extent else 0.0)
-    return _Source(key, sessions, curve, tails, at, zero, new)
+    return _Source(key, sessions, curve, tails, at, zero, new, axis_at)
 
 
 def _tails(
@@ -222,6 +234,24 @@ def _positive(
         positive = [end for extent in extents for end in extent if end > 0]
         low = min([1.0, *positive])
     return low, max(low, high)
+
+
+def _had(store: Store, query: ChartQuery, sources: Sequence[_Source]) -> tuple[list[Position], str]:
+    """What a page has when it has all of this."""
+    runs = [source.at for source in sources]
+    runs += [source.axis_at for source in sources if source.axis_at is not None]
+    if not query.group:
+        return runs, ""
+    told = repr([_group_of(store, key, query.group) for key in query.runs])
+    return runs, blake2b(told.encode(errors="replace"), digest_size=8).hexdigest()
+
+
+def _group_of(store: Store, key: str, group: str) -> str:
+    try:
+        value = index.value(store.row(key), group)
+    except UnknownName:  # begun a moment ago
+        value = None
+    return "—" if value is None else str(value)
 
 
 def _if_new(store: Store, query: ChartQuery, seen: Cursor) -> tuple[bytes, Cursor] | None:
@@ -389,11 +419,8 @@ def _grouped(store: Store, query: ChartQuery, lines: Sequence[Line]) -> list[Lin
     groups: dict[str, list[Line]] = {}
     for line in lines:
         if line.facts["role"] == "run":
-            try:
-                value = index.value(store.row(line.facts["run"]), query.group)
-            except UnknownName:  # begun a moment ago
-                value = None
-            groups.setdefault("—" if value is None else str(value), []).append(line)
+            name = _group_of(store, line.facts["run"], query.group)
+            groups.setdefault(name, []).append(line)
     found = []
     for name, members in groups.items():
         means = np.array([line.mean for line in members])

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -39,6 +40,8 @@ from cupel.dashboard.replies import encode
 from cupel.dashboard.store import Store
 from cupel.dashboard.watch import TICK_S, Watch
 from cupel.errors import CupelError
+
+_logger = logging.getLogger(__name__)
 
 PROTOCOL = "cupel.v1"
 MOST_CLIENTS = 40
@@ -101,8 +104,12 @@ class Hub:
         """Look at the runs that pages show, until cancelled."""
         while True:
             began = time.monotonic()
-            if self._watch.keys:
-                changed = await self.store.call(self._watch.look)
+            if due := self._watch.due():
+                try:
+                    changed = self._watch.take(await self.store.call(self._watch.read, due))
+                except Exception as error:  # one run that cannot be looked at is not all of them
+                    _logger.warning("cannot look at what has changed: %s", error)
+                    changed = set()
                 for client in list(self._clients):
                     self._mark(client, changed)
             await asyncio.sleep(max(0.01, TICK_S - (time.monotonic() - began)))
@@ -116,18 +123,25 @@ class Hub:
         client = _Client(socket)
         self._clients.add(client)
         sender = asyncio.create_task(self._send_all(client))
-        try:
-            await self._receive_all(client)
-        except (WebSocketDisconnect, RuntimeError):
-            pass
-        finally:
-            sender.cancel()
-            with contextlib.suppress(asyncio.CancelledError, Exception):
-                await sender
-            for name in list(client.subs):
-                self._drop(client, name)
-            self._clients.discard(client)
-            self.last_left = time.monotonic()
+        receiver = asyncio.create_task(self._receive_all(client))
+        # Whichever ends first: a page that nothing is sent to any more must not seem live. Who
+        # cancels this ends it, as a page that goes does.
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait((sender, receiver), return_when=asyncio.FIRST_COMPLETED)
+        for name in list(client.subs):
+            self._drop(client, name)
+        self._clients.discard(client)
+        self.last_left = time.monotonic()
+        for task in (sender, receiver):
+            task.cancel()
+            try:
+                await task
+            except (asyncio.CancelledError, WebSocketDisconnect, RuntimeError):
+                pass  # the page has gone
+            except Exception as error:
+                _logger.warning("a page was left: %r", error)
+        with contextlib.suppress(asyncio.CancelledError, Exception):
+            await socket.close(1011)
 
     async def close(self) -> None:
         """Tell all pages that the server ends."""
@@ -231,11 +245,15 @@ class Hub:
         sub.asked = time.monotonic()
         try:
             message = await self._news(name, sub)
+            if client.subs.get(name) is not sub:  # it was asked anew, or not at all, meanwhile
+                return
         except Exception as error:  # a run that was deleted, a disk that fails: others go on
+            if not isinstance(error, CupelError):
+                _logger.warning("cannot read what a page asked for: %r", error)
             if not sub.failed:
                 text = " ".join(str(error).split()) or type(error).__name__
                 await self._say(client, {"type": "refused", "id": name, "error": text})
-            sub.failed = True
+            sub.failed, sub.cursor, sub.name = True, None, None
             return
         sub.failed = False
         if isinstance(message, bytes):
@@ -281,7 +299,7 @@ class Hub:
         x = message.get("x")
         if sub is None or not isinstance(sub.query, ChartQuery) or not isinstance(x, int | float):
             return
-        with contextlib.suppress(CupelError):
+        with contextlib.suppress(CupelError, OSError, OverflowError):
             points = await self.store.call(chart.points_at, self.store, sub.query, float(x))
             answer = {"type": "at", "id": message["id"], "n": message.get("n"), "points": points}
             await self._say(client, answer)

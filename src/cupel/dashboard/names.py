@@ -72,9 +72,11 @@ def _read_on(path: Path, known: _Segment) -> None:
 def _take(text: bytes, known: _Segment) -> None:
     """The names of the whole lines of a piece; what is cut off at its ends is passed over."""
     lines, _ = decode(text[: text.rfind(b"\n") + 1], "_step", (int,))
+    seen = {"_step", "_t"} | known.names.keys()
     for line in lines:
-        if line.keys() <= known.names.keys():
+        if line.keys() <= seen:
             continue
         for name, value in line.items():
             if isinstance(value, int | float) and name not in ("_step", "_t"):
                 known.names[name] = None
+        seen |= line.keys()

@@ -11,6 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -70,6 +71,8 @@ def first_new(
         if info.number == seen.session
     )
     starts = [info.start_step for info in sessions]
+    if x == TIME and not _ordered([table.column(key) for table in tables]):
+        raise Changed  # a new point may have taken the place of one that lies far before
     least: list[float] = []
     for segment in range(seen.segment, len(tables)):
         column = tables[segment].column(key)
@@ -83,6 +86,14 @@ def first_new(
     if not least:
         raise Changed
     return min(least)
+
+
+def _ordered(columns: Sequence[Column | None]) -> bool:
+    """Whether steps only increase, within each segment and from one to the next."""
+    there = [column for column in columns if column is not None and len(column.rows.steps)]
+    return all(column.rows.increasing for column in there) and all(
+        one.rows.top < other.rows.steps.at(0) for one, other in pairwise(there)
+    )
 
 
 def _least(column: Column, start: int, x: str) -> float:

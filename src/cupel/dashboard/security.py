@@ -274,9 +274,15 @@ class _Answer:
         others = [
             (name, value)
             for name, value in given
-            if name.lower() not in ours and not name.lower().startswith(_NEVER)
+            if (name.lower() not in ours or _is_stricter(name, value))
+            and not name.lower().startswith(_NEVER)
         ]
         return [*others, *ours.items()]
+
+
+def _is_stricter(name: bytes, value: bytes) -> bool:
+    """Whether a policy sandboxes what is sent: browsers apply it together with ours."""
+    return name.lower() == b"content-security-policy" and b"sandbox" in value
 
 
 def _is_session(scope: Scope) -> bool:

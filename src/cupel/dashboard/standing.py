@@ -281,14 +281,17 @@ def _status(
         return status, None
     now = time.time()
     beat = _heartbeat(newest)
-    if beat is not None and now - beat > STALE_S:
-        return "silent", f"its process has not shown itself for {_span(now - beat)}"
+    # What is told from the future was told by a clock that was set back since: it proves nothing.
+    if beat is not None and abs(now - beat) > STALE_S:
+        return "silent", f"its process has not shown itself for {_span(abs(now - beat))}"
     if last and last[1] is not None and points is not None:
         usual = _usual_gap(points)
-        longest = max(STALE_S, SILENT_TIMES * usual)
-        if now - last[1] > longest and (newest.started or 0) < last[1]:
-            told = f"nothing logged for {_span(now - last[1])}; usually a line every {_span(usual)}"
-            return "silent", told
+        since = abs(now - max(last[1], newest.started or 0.0))
+        if since > max(STALE_S, SILENT_TIMES * usual):
+            return (
+                "silent",
+                f"nothing logged for {_span(since)}; usually a line every {_span(usual)}",
+            )
     return status, None
 
 

@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from cupel.dashboard.names import Names
 from cupel.errors import UnknownName, UsageError
-from cupel.names import STUDIES
+from cupel.names import refusal
 from cupel.record import layout
 from cupel.record.index import Index, Row
 from cupel.record.reader import RunRecord, SessionInfo
@@ -45,6 +45,7 @@ class OpenRun:
     _names: Names = field(default_factory=Names)
     _sessions: list[SessionInfo] = field(default_factory=list)
     _state: tuple[int, ...] | None = None
+    _told: tuple[int, ...] | None = ()
 
     def sessions(self) -> list[SessionInfo]:
         """All sessions, oldest first; whether one lives may be half a minute old."""
@@ -52,6 +53,18 @@ class OpenRun:
         if state != self._state or state is None:
             self._sessions, self._state = self.record.sessions, state
         return self._sessions
+
+    def renew(self) -> None:
+        """Read run.json again if it is another: a run may be asked for before it has one."""
+        try:
+            stat = (self.record.run_dir / layout.RUN).stat()
+            told: tuple[int, ...] | None = (stat.st_ino, stat.st_mtime_ns)
+        except OSError:
+            told = None
+        if told != self._told:
+            if self._told != ():
+                self.record.renew()
+            self._told = told
 
     def names(self) -> list[str]:
         """The names of its metrics, in the order in which they came."""
@@ -86,6 +99,7 @@ class Store:
         self._index = Index(root)
         self._index_lock = threading.Lock()
         self._rows: list[Row] = []
+        self._by_key: dict[str, Row] = {}
         self._rows_at = -math.inf
         self._took = 0.0  # seconds of the last look at all runs
         self._open: OrderedDict[str, OpenRun] = OrderedDict()
@@ -95,12 +109,15 @@ class Store:
     def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
         """The rows of all runs, newest first, about so many seconds old. Not to be changed."""
         # While somebody reads them anew, others are given those from before: a second old is fine.
-        if not self._index_lock.acquire(blocking=not self._rows):
+        # With 0 they are read now, whatever it takes.
+        if not self._index_lock.acquire(blocking=not self._rows or not no_older):
             return self._rows
         try:
             began = time.monotonic()
-            if began - self._rows_at > max(no_older, RESTS * self._took):
+            rest = RESTS * self._took if no_older else 0.0
+            if began - self._rows_at > max(no_older, rest) or not no_older:
                 self._rows = self._index.rows()
+                self._by_key = {key_of(row): row for row in self._rows}
                 self._rows_at = time.monotonic()
                 self._took = self._rows_at - began
             return self._rows
@@ -109,14 +126,14 @@ class Store:
 
     def known_row(self, key: str) -> Row | None:
         """The row of a run, if the table has been read; waits for nothing."""
-        return next((row for row in self._rows if key_of(row) == key), None)
+        return self._by_key.get(key)
 
     def row(self, key: str) -> Row:
         """The row of one run. Raises UnknownName."""
-        for row in self.rows():
-            if key_of(row) == key:
-                return row
-        raise UnknownName("run", key, [key_of(row) for row in self.rows()[:12]])
+        self.rows()
+        if key not in self._by_key:
+            raise UnknownName("run", key[:200], list(self._by_key)[:12])
+        return self._by_key[key]
 
     def find(self, run_id: str, project: str | None = None) -> str:
         """The key of a run. Raises UnknownName, and UsageError where several are meant."""
@@ -147,7 +164,12 @@ class Store:
     def is_run(self, key: str) -> bool:
         """Whether there is a folder of that key, a well-formed one."""
         project, _, run_id = key.partition("/")
-        return project != STUDIES and (self.root / project / run_id).is_dir()
+        if refusal(project) or refusal(run_id):
+            return False
+        try:
+            return (self.root / project / run_id).is_dir()
+        except OSError:  # a disk that fails, a folder of somebody else's
+            return False
 
     @contextmanager
     def reading(self, key: str) -> Iterator[OpenRun]:
@@ -161,6 +183,7 @@ class Store:
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)  # who reads it now keeps it until then
         with opened.lock:
+            opened.renew()
             yield opened
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import count
 from pathlib import Path
 
 from cupel.record import layout
@@ -22,7 +23,10 @@ State = tuple[object, ...]
 
 
 class Watch:
-    """Of each run that is watched a number that grows when its files have changed."""
+    """Of each run that is watched a number that grows when its files have changed.
+
+    `due` and `take` belong to one thread, `read` to any: it touches nothing of the watch.
+    """
 
     def __init__(self, folder_of: Callable[[str], Path | None]) -> None:
         self._folder_of = folder_of
@@ -30,12 +34,14 @@ class Watch:
         self._seen: dict[str, State] = {}
         self._changed_at: dict[str, float] = {}
         self._looked_at: dict[str, float] = {}
+        self._next = count(1)  # never the same again, also of a run that nobody watched meanwhile
         self.versions: dict[str, int] = {}
 
     def add(self, key: str) -> None:
         """Somebody looks at a run."""
         self._watchers[key] = self._watchers.get(key, 0) + 1
-        self.versions.setdefault(key, 0)
+        if key not in self.versions:
+            self.versions[key] = next(self._next)
 
     def remove(self, key: str) -> None:
         """Somebody does so no more."""
@@ -45,32 +51,36 @@ class Watch:
                 known.pop(key, None)
             self.versions.pop(key, None)
 
-    @property
-    def keys(self) -> list[str]:
-        """The runs that are watched."""
-        return list(self._watchers)
+    def due(self) -> list[str]:
+        """The runs that are to be looked at now."""
+        now = time.monotonic()
+        return [
+            key
+            for key in self._watchers
+            if now - self._changed_at.get(key, now) <= QUIET_S
+            or now - self._looked_at.get(key, 0.0) >= SELDOM_S
+        ]
 
-    def look(self) -> set[str]:
-        """The runs that have changed since the last look. Reads folders: not for an event loop."""
+    def read(self, keys: list[str]) -> dict[str, State]:
+        """What the files of some runs are like. Reads folders: not for an event loop."""
+        return {key: _state_of(self._folder_of(key)) for key in keys}
+
+    def take(self, states: Mapping[str, State]) -> set[str]:
+        """The runs that have changed since they were looked at before."""
         now, changed = time.monotonic(), set()
-        for key in self.keys:
-            quiet = now - self._changed_at.get(key, now) > QUIET_S
-            if quiet and now - self._looked_at.get(key, 0.0) < SELDOM_S:
-                continue
+        for key in states.keys() & self._watchers.keys():
             self._looked_at[key] = now
-            folder = self._folder_of(key)
-            state = _state(folder) if folder else ()
-            if state != self._seen.get(key):  # at the first look, too: it may have changed since
-                self._changed_at[key] = now
+            if states[key] != self._seen.get(key):  # at the first look, too
+                self._seen[key], self._changed_at[key] = states[key], now
+                self.versions[key] = next(self._next)
                 changed.add(key)
-            self._seen[key] = state
-        for key in changed & self.versions.keys():
-            self.versions[key] += 1
         return changed
 
 
-def _state(run_dir: Path) -> State:
+def _state_of(run_dir: Path | None) -> State:
     """What is another whenever a line was written, a session begun or ended, or an end accepted."""
+    if run_dir is None:
+        return ()
     try:
         numbers = layout.session_numbers(run_dir)
         newest = layout.session_dir(run_dir, numbers[-1]) if numbers else None

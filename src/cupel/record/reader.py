@@ -135,10 +135,17 @@ class RunRecord:
         self.problem: str | None = None
         self.run: dict[str, Any] = {}
         self._damaged: dict[Path, int] = {}  # of events; those of metrics are in _metrics
+        self.renew()
+
+    def renew(self) -> None:
+        """Read `run.json` again, for whoever keeps a record of a run that goes on. Never raises."""
+        before = self.run
         try:
-            self.run = files.read_json(self.run_dir / layout.RUN)
+            self.run, self.problem = files.read_json(self.run_dir / layout.RUN), None
         except RecordError as error:
-            self.problem = str(error)
+            self.run, self.problem = {}, str(error)
+        if bool(before) != bool(self.run):
+            self.__dict__.pop("_metrics", None)  # it was made without the place of the cache
 
     @property
     def run_id(self) -> str:

@@ -58,6 +58,7 @@ const LONGEST_WAIT_MS = 15_000;
 const POLL_MS = 2_000;
 const POLL_AFTER = 3; // failed tries
 const STALE_MS = 25_000; // the server beats every ten seconds
+const OPENING_MS = 10_000; // without a welcome
 const OPEN = 1;
 
 /** All subscriptions of a page over one socket. */
@@ -72,6 +73,7 @@ export class Connection {
   private socket: Socket | null = null;
   private tries = 0;
   private retryAt = 0;
+  private opened = 0;
   private next = 1;
   private retry: ReturnType<typeof setTimeout> | undefined;
   private poller: ReturnType<typeof setTimeout> | undefined;
@@ -147,6 +149,7 @@ export class Connection {
       return;
     }
     this.socket = socket;
+    this.opened = Date.now();
     socket.binaryType = "arraybuffer";
     socket.onopen = () => {
       this.heard.value = Date.now();
@@ -158,19 +161,20 @@ export class Connection {
     socket.onclose = (event) => {
       if (this.socket !== socket) return;
       this.socket = null;
-      if (event.code === 1008 || event.code === 3000) this.locked();
-      else this.lost();
+      this.lost();
     };
   }
 
-  private locked(): void {
+  /** There is no cookie, or it does not hold any more: nothing is asked until there is one. */
+  lock(): void {
     this.link.value = { state: "locked" };
+    clearTimeout(this.retry);
     clearTimeout(this.poller);
     this.poller = undefined;
   }
 
   private lost(): void {
-    if (this.closed) return;
+    if (this.closed || this.link.value.state === "locked") return;
     this.tries++;
     const most = Math.min(LONGEST_WAIT_MS, FIRST_WAIT_MS * 2 ** Math.min(this.tries - 1, 10));
     const wait = most * (0.5 + this.around.random() / 2);
@@ -186,7 +190,9 @@ export class Connection {
   }
 
   private check(): void {
-    if (this.link.value.state === "live" && Date.now() - this.heard.value > STALE_MS) {
+    const since = Date.now() - Math.max(this.heard.value, this.opened);
+    const opening = this.socket !== null && this.link.value.state !== "live";
+    if ((this.link.value.state === "live" && since > STALE_MS) || (opening && since > OPENING_MS)) {
       const socket = this.socket;
       this.socket = null;
       socket?.close();
@@ -208,7 +214,10 @@ export class Connection {
       sub.name = message.name as string;
       sub.handlers.state?.(message.data as never);
     } else if (message.type === "at") sub?.handlers.points?.(message.points as Points, message.n as number);
-    else if (message.type === "refused") sub?.handlers.refused?.(String(message.error));
+    else if (message.type === "refused" && sub) {
+      sub.cursor = sub.name = null; // what it has may be gone: all of it comes when it can be read
+      sub.handlers.refused?.(String(message.error));
+    }
   }
 
   private welcomed(now: number): void {
@@ -240,6 +249,7 @@ export class Connection {
     this.poller = setTimeout(async () => {
       for (const [id, sub] of [...this.subs]) {
         if (this.poller === undefined) return;
+        if (this.hidden) break;
         await this.pollOne(id, sub).catch(() => {
           if (this.link.value.state === "polling") this.offline();
         });
@@ -253,13 +263,18 @@ export class Connection {
     const asked = encodeURIComponent(JSON.stringify({ query, cursor, name }));
     const answer = await this.around.fetch(`/api/v1/delta?sub=${asked}`);
     if (answer.status === 401) {
-      this.locked();
+      this.lock();
       return;
     }
     if (this.poller === undefined || this.subs.get(id) !== sub) return;
     this.heard.value = Date.now();
     this.link.value = { state: "polling" };
-    if (answer.status === 204 || !answer.ok) return;
+    if (answer.status === 204) return;
+    if (!answer.ok) {
+      const body = (await answer.json().catch(() => ({}))) as { error?: string };
+      sub.handlers.refused?.(body.error ?? `the server answered ${answer.status}`);
+      return;
+    }
     if (answer.headers.get("content-type")?.startsWith("application/json")) {
       const state = (await answer.json()) as { name: string; data: never };
       sub.name = state.name;

@@ -2,7 +2,7 @@
 // not finite. Nothing here knows of uPlot; a plot hands in its scales.
 
 import type { Curve } from "./series.ts";
-import { faded } from "./theme.ts";
+import { faded } from "./colour.ts";
 
 export type Look = {
   colour: string;
@@ -99,7 +99,7 @@ function spikes(
   for (const row of rows) {
     const high = curve.high[row]!;
     const low = curve.low[row]!;
-    if (high - low <= SPIKE * usual) continue;
+    if (high - low <= (rows.length > 1 ? SPIKE * usual : 0)) continue;
     const x = scales.x(places[row]!);
     context.moveTo(x, scales.y(high));
     context.lineTo(x, scales.y(low));

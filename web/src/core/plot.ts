@@ -95,12 +95,15 @@ export class Plot {
 
   /** What is shown of x. */
   view(): [number, number] {
-    if (this.options.view) return this.options.view;
-    const length = this.places.length;
-    if (!length) return this.options.logX ? [1, 10] : [0, 1];
-    const low = this.places[0]!;
-    const high = this.places[length - 1]!;
-    return low < high ? [low, high] : [low - 0.5, high + 0.5];
+    const { view, logX } = this.options;
+    if (view && (!logX || view[0] > 0)) return view;
+    // A logarithmic axis that began at 0 would never end its search for ticks.
+    const places = logX ? this.places.filter((place) => place > 0) : this.places;
+    if (!places.length) return logX ? [1, 10] : [0, 1];
+    const low = places[0]!;
+    const high = places[places.length - 1]!;
+    if (low < high) return [low, high];
+    return logX ? [low / 2, low * 2] : [low - 0.5, low + 0.5];
   }
 
   get canvas(): HTMLCanvasElement | null {

@@ -29,7 +29,7 @@ export class ChartData {
     const { header } = frame;
     if (header.type === "append") {
       if (this.name === null || header.from !== this.name) return header.to === this.name;
-      if (header.curves.length !== this.curves.length) return false;
+      if (!alike(header.curves, this.curves)) return false;
     } else {
       this.length = 0;
       this.curves = header.curves.map((facts) => emptyCurve(facts, frame.rows.length));
@@ -78,7 +78,11 @@ export class ChartData {
       const added = columns.facts.marks.map(
         ([row, ...what]) => [row + kept, ...what] as [number, number, number, number],
       );
-      curve.facts = { ...columns.facts, marks: [...marks, ...added] };
+      // A part without a band says nothing of what is kept.
+      const band = (kept > 0 && curve.facts.band) || columns.facts.band;
+      const more = kept > 0 ? curve.facts.more_marks : 0;
+      const more_marks = more + columns.facts.more_marks;
+      curve.facts = { ...columns.facts, band, more_marks, marks: [...marks, ...added] };
     });
     this.length = length;
   }
@@ -94,6 +98,14 @@ export class ChartData {
       curve.smooth = grown(curve.smooth, new Float64Array(room));
     }
   }
+}
+
+/** Whether an append is of the very curves that are here. */
+function alike(facts: CurveFacts[], curves: Curve[]): boolean {
+  const name = (of: CurveFacts) => `${of.role} ${of.run} ${of.session} ${of.label ?? ""}`;
+  return (
+    facts.length === curves.length && facts.every((one, n) => name(one) === name(curves[n]!.facts))
+  );
 }
 
 function emptyCurve(facts: CurveFacts, room: number): Curve {

@@ -1,6 +1,11 @@
 // The token comes behind the # of the address, which no server and no log sees, and becomes a cookie.
 
+import { effect } from "@preact/signals";
 import { connection, unlocked } from "./live.ts";
+
+effect(() => {
+  if (connection.link.value.state === "locked") unlocked.value = "no";
+});
 
 /** Exchange a token, or an address that holds one, for the cookie; whether it was the right one. */
 export async function unlock(text: string): Promise<boolean> {
@@ -25,8 +30,7 @@ export async function enter(): Promise<void> {
   start();
   const answer = await fetch("/api/v1/session").catch(() => null);
   if (answer?.status === 401) {
-    connection.link.value = { state: "locked" };
-    unlocked.value = "no";
+    connection.lock();
   } else {
     unlocked.value = "yes";
   }

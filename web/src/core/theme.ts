@@ -48,9 +48,3 @@ export function stroke(n: number): { colour: string; dash: number[] } {
     dash: DASHES[Math.floor(n / colours.length) % DASHES.length]!,
   };
 }
-
-/** A colour with some transparency, for canvases. */
-export function faded(colour: string, alpha: number): string {
-  const [r, g, b] = [1, 3, 5].map((at) => Number.parseInt(colour.slice(at, at + 2), 16));
-  return `rgba(${r},${g},${b},${alpha})`;
-}

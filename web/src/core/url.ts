@@ -17,8 +17,12 @@ addEventListener("popstate", () => {
 /** Go to an address of the page. */
 export function go(to: string, how: "push" | "replace" = "push"): void {
   if (to === address.value) return;
-  history[how === "push" ? "pushState" : "replaceState"](null, "", to);
   address.value = to;
+  try {
+    history[how === "push" ? "pushState" : "replaceState"](null, "", to);
+  } catch {
+    // the browser allows no more changes for now: the view is right, the address follows later
+  }
   if (how === "push") scrollTo(0, 0);
 }
 

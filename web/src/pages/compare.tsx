@@ -1,7 +1,7 @@
 // Some runs side by side: how they stand, what was set differently, what they came to, their curves.
 
 import { useSignal } from "@preact/signals";
-import { useEffect, useMemo } from "preact/hooks";
+import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { PageProps } from "../app.tsx";
 import { duration } from "../core/format.ts";
 import { get, useLive } from "../core/live.ts";
@@ -24,16 +24,20 @@ export default function Compare(_: PageProps) {
   const found = useSignal<Comparison | null>(null);
   const error = useSignal<string | null>(null);
   const again = useSignal(0);
+  const taken = useRef({ asked: "", at: 0 });
   const state = useLive<RunsState>({ kind: "runs" });
   const content = state.data.value?.content;
   const asked = keys.map((key) => `run=${encodeURIComponent(key)}`).join("&");
   useEffect(() => {
     if (!asked) return undefined;
     const abort = new AbortController();
-    const wait = found.peek() ? REFRESH_MS : 0;
+    // Runs that train change what is told all the time: no more often, and no less often either.
+    const fresh = taken.current.asked === asked;
+    const wait = fresh ? Math.max(0, taken.current.at + REFRESH_MS - Date.now()) : 0;
     const timer = setTimeout(async () => {
       try {
         const next = await get<Comparison>(`/api/v1/compare?${asked}`, abort.signal);
+        taken.current = { asked, at: Date.now() };
         if (next.content !== found.peek()?.content) found.value = next;
         error.value = null;
       } catch (why) {

@@ -199,7 +199,7 @@ function Configuration(props: { run: string }) {
     <section class="stack" aria-label="Configuration">
       <input type="search" placeholder="setting or value …" aria-label="Only settings that contain"
         value={wanted.value} onInput={(event) => { wanted.value = event.currentTarget.value; }} />
-      <div class="scroll">
+      <div class="scroll" tabIndex={0} role="region" aria-label="Table">
         <table class="plain-table">
           <thead>
             <tr>
@@ -241,14 +241,14 @@ function Console(props: { run: string; version: unknown }) {
   if (!data.value.lines.length) return <p class="empty">This run printed nothing.</p>;
   return (
     <section aria-label="The last 500 lines that were printed">
-      <pre class="panel console">{data.value.lines.join("\n")}</pre>
+      <pre class="panel console" tabIndex={0}>{data.value.lines.join("\n")}</pre>
     </section>
   );
 }
 
 function Sessions(props: { state: RunState }) {
   return (
-    <div class="scroll">
+    <div class="scroll" tabIndex={0} role="region" aria-label="Table">
       <table class="plain-table">
         <thead>
           <tr>
@@ -307,7 +307,7 @@ function Anomalies(props: { run: string; version: unknown }) {
           <h2>
             {metric} <span class="soft">{grouped(total)}</span>
           </h2>
-          <div class="scroll">
+          <div class="scroll" tabIndex={0} role="region" aria-label="Table">
             <table class="plain-table">
               <thead>
                 <tr>

@@ -25,7 +25,10 @@ export type Settings = {
   clip: boolean;
   tails: boolean;
   group: string | null;
+  /** The part of the axis that is asked for; null follows the data. */
   view: [number, number] | null;
+  /** What is drawn meanwhile: while fingers move it is ahead of what is asked for. */
+  shown: [number, number] | null;
 };
 
 export type Reference = { metric: string; value: number; label: string };
@@ -102,7 +105,7 @@ function Shown(props: CardProps) {
       logX: now.settings.logX,
       logY: now.settings.logY,
       clip: now.settings.clip,
-      view: now.settings.view,
+      view: now.settings.shown,
       lines: (now.references ?? []).filter((one) => one.metric === metric),
       begins: begins(data.current, now),
     });
@@ -144,7 +147,9 @@ function Shown(props: CardProps) {
       }
     });
     resized.observe(element);
-    const stopGestures = gestures(element, plot, () => current.current.onView);
+    const stopGestures = gestures(
+      element, plot, () => current.current.onView, () => current.current.settings.logX,
+    );
     const release = hold(data, () => data.current.bytes);
     return () => {
       gone = true;
@@ -198,14 +203,21 @@ function Shown(props: CardProps) {
 
   // What only changes how it is drawn.
   useEffect(() => paint(draw), [
-    settings.logY, settings.clip, settings.logX, JSON.stringify(view), theme.value, props.hidden,
+    settings.logY, settings.clip, settings.logX, JSON.stringify(settings.shown), theme.value,
+    props.hidden,
   ]);
   useSignalEffect(() => {
     const at = cursor.value;
     void version.value; // what is at a row may have changed
     const place = at ? data.current.places()[at.row] : undefined;
-    if (place === undefined || place === pointed.current.place || !sub.current) return;
-    points.value = [];
+    const live = connection.link.value.state === "live";
+    if (place === undefined || !sub.current || !live) {
+      pointed.current = { place: Number.NaN, asked: 0 };
+      return;
+    }
+    const newest = at!.row === data.current.length - 1; // it may grow under a resting cursor
+    if (place === pointed.current.place && !newest) return;
+    if (place !== pointed.current.place) points.value = [];
     pointed.current = { place, asked: sub.current.points(place) };
   });
 
@@ -257,6 +269,11 @@ function Shown(props: CardProps) {
       )}
       {state.value === "empty" && <p class="chart-note">nothing logged in this range</p>}
       {state.value === "waiting" && <p class="chart-note" role="status">fetching …</p>}
+      {unmarked(data.current) > 0 && (
+        <p class="chart-note clipped">
+          {unmarked(data.current)} more stretches hold values that are not finite
+        </p>
+      )}
       {outside.value > 0 && (
         <p class="chart-note clipped">{outside.value} values beyond the axis (outliers clipped)</p>
       )}
@@ -279,18 +296,25 @@ function Tip(props: {
   const place = data.places()[at.row];
   if (place === undefined) return null;
   const wide = Math.max(data.grid.width, 1e-12);
-  const exact = new Map(points.filter((p) => Math.abs(p.x - place) <= wide * 2).map((p) => [p.run, p]));
-  const near = [...exact.values()][0];
+  const on = (x: number) => (data.grid.log ? Math.log2(x) : x);
+  const exact = new Map(
+    points.filter((p) => Math.abs(on(p.x) - on(place)) <= wide * 2).map((p) => [p.run, p]),
+  );
+  const heard = [...exact.values()].filter((p) => shownOf({ role: "run", run: p.run }, card));
+  const near = heard.length && heard.every((p) => p.step === heard[0]!.step) ? heard[0] : undefined;
+  const marked = (curve: (typeof data.curves)[number]) =>
+    curve.facts.marks.some(([row]) => row === at.row);
   const rows = data.curves
     .map((curve, n) => ({ curve, n }))
-    .filter(({ curve }) => shownOf(curve.facts, card) && Number.isFinite(curve.high[at.row]!));
+    .filter(({ curve }) => shownOf(curve.facts, card) && (Number.isFinite(curve.high[at.row]!) || marked(curve)));
   const over = (props.host?.clientWidth ?? 0) / 2;
   return (
     <div class={`tip ${at.left > over ? "left" : "right"}`} role="status">
       <p class="tip-head">
         {near ? `step ${number(near.step)}` : `${card.settings.x} ${number(place)}`}
-        {near?.time ? ` · ${time(near.time)}` : ""}
-        {near?.elapsed != null ? ` · ${duration(near.elapsed)} in` : ""}
+        {near?.time && heard.length === 1 ? ` · ${time(near.time)}` : ""}
+        {near?.elapsed != null && heard.length === 1 ? ` · ${duration(near.elapsed)} in` : ""}
+        {connection.link.value.state === "live" ? "" : " · of the stretch: there is no line to ask"}
       </p>
       <table>
         <tbody>
@@ -308,6 +332,9 @@ function Tip(props: {
                   </td>
                 )}
                 <td class="number">{number(point ? point.value : curve.last[at.row]!)}</td>
+                {!near && heard.length > 1 && (
+                  <td class="number faint">{point ? `step ${number(point.step)}` : ""}</td>
+                )}
                 {curve.facts.smooth && (
                   <td class="number soft" title="smoothed">
                     ~{number(point?.smooth ?? curve.smooth[at.row]!)}
@@ -364,6 +391,11 @@ function labelOfCurve(
   if (facts.role === "group") return `${facts.label} (${facts.runs?.length ?? 0} runs)`;
   const name = labelOf(facts.run, card);
   return facts.role === "tail" ? `${name}, left by session ${facts.session}` : name;
+}
+
+/** How many stretches with values that are not finite have no mark. */
+function unmarked(data: ChartData): number {
+  return data.curves.reduce((count, curve) => count + curve.facts.more_marks, 0);
 }
 
 /** Where the sessions of a single run began. */
@@ -437,7 +469,7 @@ const SCRUB_PX = 4;
 /** Wheel with Ctrl, two fingers, one finger along the axis. One finger up and down scrolls the page. */
 function gestures(
   element: HTMLElement, plot: { current: Plot | null },
-  onView: () => (view: [number, number] | null) => void,
+  onView: () => (view: [number, number] | null) => void, isLog: () => boolean,
 ): () => void {
   const touches = new Map<number, number>();
   let began = 0;
@@ -447,7 +479,7 @@ function gestures(
     if (!plot.current || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
     const view = plot.current.view();
-    onView()(zoomed(view, event.deltaY > 0 ? 1.25 : 0.8, plot.current.placeAt(left(event)), false));
+    onView()(zoomed(view, event.deltaY > 0 ? 1.25 : 0.8, plot.current.placeAt(left(event)), isLog()));
   };
   const down = (event: PointerEvent) => {
     if (event.pointerType !== "touch") return;
@@ -468,7 +500,7 @@ function gestures(
     if (pinch && touches.size === 2) {
       const [a, b] = [...touches.values()] as [number, number];
       const factor = pinch.from / Math.max(10, Math.abs(a - b));
-      onView()(zoomed(pinch.view, factor, pinch.middle, false));
+      onView()(zoomed(pinch.view, factor, pinch.middle, isLog()));
     }
   };
   const up = (event: PointerEvent) => {

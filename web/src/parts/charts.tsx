@@ -1,7 +1,7 @@
 // All metrics of some runs as cards, with one set of controls for them; their state is the address.
 
 import { useSignal } from "@preact/signals";
-import { useMemo } from "preact/hooks";
+import { useMemo, useRef } from "preact/hooks";
 import { useLive } from "../core/live.ts";
 import { query, set } from "../core/url.ts";
 import { ChartCard, type Reference, type Settings, Swatch } from "./card.tsx";
@@ -12,6 +12,7 @@ export { ChartCard } from "./card.tsx";
 
 type Metrics = { metrics: string[]; references: Reference[] };
 
+const SETTLED_MS = 120;
 const AXES = [
   ["step", "Step"],
   ["relative", "Elapsed"],
@@ -33,7 +34,8 @@ export function settingsOf(asked: URLSearchParams, group: string | null): Settin
     clip: asked.get("clip") === "1",
     tails: asked.get("tails") !== "0",
     group: asked.get("seeds") === "1" ? null : group,
-    view: low < high ? [low, high] : null,
+    view: low < high && (low > 0 || asked.get("logx") !== "1") ? [low, high] : null,
+    shown: null,
   };
 }
 
@@ -47,14 +49,26 @@ export function ChartGrid(props: {
   const hidden = useSignal<ReadonlySet<string>>(new Set());
   const wide = useSignal<ReadonlySet<string>>(new Set());
   const asked = query.value;
-  const settings = settingsOf(asked, props.group ?? null);
+  const moving = useSignal<{ view: [number, number] | null } | null>(null);
+  const settled = useRef<ReturnType<typeof setTimeout>>(undefined);
+  const plain = settingsOf(asked, props.group ?? null);
+  const settings = { ...plain, shown: moving.value ? moving.value.view : plain.view };
   const wanted = asked.get("metric") ?? "";
   const found = live.data.value;
   const metrics = useMemo(() => (found ? matching(found.metrics, wanted) : []), [found, wanted]);
   if (live.error.value) return <Problem text={live.error.value} />;
   if (!found) return <Loading what="Reading the metrics" />;
-  const view = (next: [number, number] | null) =>
-    set({ from: next ? trimmed(next[0], next) : null, to: next ? trimmed(next[1], next) : null });
+  // Drawn at once; asked for, and written into the address, when the hand has come to rest.
+  // Browsers allow an address to be changed only so often.
+  const view = (next: [number, number] | null) => {
+    moving.value = { view: next };
+    clearTimeout(settled.current);
+    settled.current = setTimeout(() => {
+      const [from, to] = next ? next.map((end) => trimmed(end, next, plain.logX)) : [null, null];
+      set({ from: from!, to: to! });
+      moving.value = null;
+    }, SETTLED_MS);
+  };
   return (
     <div class="stack">
       <Controls settings={settings} group={props.group ?? null} filter={wanted} count={metrics.length} />
@@ -138,7 +152,7 @@ function Controls(props: {
           every seed
         </button>
       )}
-      {settings.view && (
+      {settings.shown && (
         <button type="button" onClick={() => set({ from: null, to: null })}>
           Show all
         </button>
@@ -210,7 +224,8 @@ function rank(name: string): number {
 }
 
 /** An end of a view with no more digits than the view needs. */
-function trimmed(end: number, [low, high]: [number, number]): string {
+function trimmed(end: number, [low, high]: [number, number], log: boolean): string {
+  if (log) return String(Number(end.toPrecision(6)));
   const places = Math.max(0, Math.min(12, 4 - Math.floor(Math.log10(high - low || 1))));
   return String(Number(end.toFixed(places)));
 }
