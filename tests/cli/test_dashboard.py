@@ -21,6 +21,9 @@ from cupel.dashboard.launch import Server
 from dashboards import environment, stopped
 from desk import new_desk
 
+# Where one server ends and the next takes its port, no third may come between.
+pytestmark = pytest.mark.xdist_group("browser")
+
 TOKEN = "a-token-of-some-length"
 
 
@@ -208,7 +211,6 @@ def test_a_browser_is_opened_and_no_command_line_has_the_token(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("run")
 def test_a_run_tells_where_it_can_be_watched_and_no_record_has_the_token(tmp_path: Path) -> None:
     desk = new_desk(tmp_path / "desk")
     root = desk.runs
@@ -236,7 +238,6 @@ def test_a_run_tells_where_it_can_be_watched_and_no_record_has_the_token(tmp_pat
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("run")
 def test_a_study_has_one_and_its_runs_start_none(tmp_path: Path) -> None:
     desk = new_desk(tmp_path / "desk")
     root = desk.runs

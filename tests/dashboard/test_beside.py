@@ -25,6 +25,9 @@ from cupel.dashboard import launch
 from cupel.record import processes
 from dashboards import environment, eventually, state, stopped
 
+# Where one server ends and the next takes its port, no third may come between.
+pytestmark = pytest.mark.xdist_group("browser")
+
 SCRIPT = """
 import sys, time, cupel
 with cupel.init(root=sys.argv[1], config={"seed": sys.argv[2]}) as run:

@@ -27,6 +27,9 @@ from cupel.errors import CupelError, UsageError
 from cupel.record import processes
 from dashboards import ended, eventually, said, served, start
 
+# Where one server ends and the next takes its port, no third may come between.
+pytestmark = pytest.mark.xdist_group("browser")
+
 TOKEN = "a-token-of-some-length"
 
 
