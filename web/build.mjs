@@ -52,7 +52,9 @@ const workers = {
   setup(build) {
     build.onResolve({ filter: /\?worker$/ }, ({ path: name, resolveDir }) => {
       const file = path.resolve(resolveDir, name.replace(/\?worker$/, ""));
-      return { path: file.replace(/\.ts$/, ".js"), namespace: "worker", pluginData: file };
+      // A path of this machine would be in the names of what it is bundled with.
+      const told = path.relative(WEB, file).replace(/\.ts$/, ".js");
+      return { path: told, namespace: "worker", pluginData: file };
     });
     build.onLoad({ filter: /.*/, namespace: "worker" }, async ({ pluginData: file }) => {
       try {

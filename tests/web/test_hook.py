@@ -17,8 +17,14 @@ import pytest
 ROOT = Path(__file__).parents[2]
 STATIC = hatch_build.STATIC
 INSTALLED = "cupel/dashboard/static/"
-HEAVY = ("tests", "docs", "runs", "build", "dist", "node_modules", "static", "__pycache__", ".*")
+HEAVY = ("tests", "docs", "runs", "build", "dist")  # at the root; the page has runs of its own
+MADE = shutil.ignore_patterns("node_modules", "static", "__pycache__", ".*")
 BUILDS = [pytest.mark.slow, pytest.mark.xdist_group("builds of the page")]
+
+
+def heavy(folder: str, names: list[str]) -> set[str]:
+    """What a build needs nothing of."""
+    return MADE(folder, names) | ({*HEAVY} & {*names} if Path(folder) == ROOT else set())
 
 
 class Checkout:
@@ -26,7 +32,7 @@ class Checkout:
 
     def __init__(self, folder: Path) -> None:
         self.root, self.made = folder / "checkout", folder / "made"
-        shutil.copytree(ROOT, self.root, ignore=shutil.ignore_patterns(*HEAVY))
+        shutil.copytree(ROOT, self.root, ignore=heavy)
         shutil.copy(ROOT / ".gitignore", self.root)
         self.before = names(self.root)
 
