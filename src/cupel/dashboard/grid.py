@@ -62,18 +62,14 @@ def fitting(low: float, high: float, most: int, *, x: str, log: bool) -> Grid:
         finest = max(finest, math.frexp(scale)[1] - 48)
     span = (b - a) / max(1, most)
     power = max(finest, math.frexp(span)[1] - 1 if span > 0 else finest)
-    while _count(Grid(power, log), low, high) > most:
+    while count(Grid(power, log), low, high) > most:
         power += 1
     return Grid(power, log)
 
 
-def _count(grid: Grid, low: float, high: float) -> int:
-    return grid.number(high) - grid.number(low) + 1
-
-
 def count(grid: Grid, low: float, high: float) -> int:
     """How many stretches lie between two places, those of both included."""
-    return _count(grid, low, high)
+    return grid.number(high) - grid.number(low) + 1
 
 
 def centres(grid: Grid, numbers: Any, *, x: str) -> Floats:

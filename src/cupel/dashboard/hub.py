@@ -89,7 +89,6 @@ class Hub:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.server = secrets.token_hex(8)
-        self.last_left = time.monotonic()
         self._clients: set[_Client] = set()
         self._states = states.Recent(store, STATE_S / 2)
         self._computed: dict[bytes, tuple[object, asyncio.Future[_News]]] = {}
@@ -131,7 +130,6 @@ class Hub:
         for name in list(client.subs):
             self._drop(client, name)
         self._clients.discard(client)
-        self.last_left = time.monotonic()
         for task in (sender, receiver):
             task.cancel()
             try:

@@ -115,15 +115,10 @@ class RunState(msgspec.Struct):
 
 def of_run(store: Store, key: str) -> RunState:
     """How a run stands now. Raises UnknownName."""
-    from cupel.record import files
-
     project, _, run_id = key.partition("/")
     with store.reading(key) as run:
         record = run.record
-        try:
-            told = files.read_json(record.run_dir / layout.RUN)  # tags may be edited meanwhile
-        except Exception:
-            told = record.run
+        told = record.run  # read again by the store when it has changed
         sessions = record.sessions
         names = names_of(store, key, run)
         headline = headline_of(names)

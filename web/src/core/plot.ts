@@ -106,10 +106,6 @@ export class Plot {
     return logX ? [low / 2, low * 2] : [low - 0.5, low + 0.5];
   }
 
-  get canvas(): HTMLCanvasElement | null {
-    return this.plot?.ctx.canvas ?? null;
-  }
-
   destroy(): void {
     this.plot?.destroy();
     this.plot = null;

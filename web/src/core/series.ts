@@ -3,7 +3,7 @@
 // An append says from which stretch on everything is replaced. It is taken only when it goes on
 // from exactly what is here; otherwise `take` says so and the caller asks for all of it anew.
 
-import type { ChartFrame, Column, CurveFacts, SessionFacts } from "./frames.ts";
+import type { ChartFrame, CurveFacts, SessionFacts } from "./frames.ts";
 
 export type Curve = {
   facts: CurveFacts;
@@ -123,5 +123,3 @@ function grown<T extends Int32Array | Float64Array>(before: T, after: T): T {
   after.set(before as never);
   return after;
 }
-
-export type { Column };
