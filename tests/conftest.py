@@ -29,6 +29,22 @@ if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What shares a port, a cluster or a costly fixture runs in one process, or not at all.
+
+    xdist 3.8 tells its scheduler the groups by the names of tests, which pytest 9.2 ignores.
+    """
+    if not getattr(config.option, "loadgroup", False):
+        return
+    for item in items:
+        if item.get_closest_marker("xdist_group") and "@" not in item.nodeid:
+            raise pytest.UsageError(
+                f"pytest {pytest.__version__} and xdist do not keep groups of tests together; "
+                "constraints.txt names versions that do: rm .venv/.ready, then make test"
+            )
+
+
 @pytest.fixture
 def gate(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
     """Until it is set, or the test has ended, no checkpoint gets past its first file."""
