@@ -180,7 +180,8 @@ def _live_table(part: dict[str, Any]) -> Iterator[str]:
 
 def _training_table(part: dict[str, Any]) -> Iterator[str]:
     yield (
-        f"\n| {part['rounds']} trainings each of {part['steps']:,} steps, dashboard … | step ms | "
+        f"\n| {part['rounds']} trainings, {part['cycles']} × {part['steps']:,} steps each, "
+        "dashboard … | step ms | "
         "against none, 95 % | processor ms a step | against none, 95 % | server, part of a core |"
     )
     yield "|---|---:|---:|---:|---:|---:|"

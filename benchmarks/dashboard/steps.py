@@ -1,7 +1,8 @@
 """A training whose every step is the same work: a product of matrices, then ten scalars logged.
 
-steps.py ROOT COUNT     prints the run's key; begins at a line of standard input; prints JSON:
-                        median wall and mean processor milliseconds of a step
+steps.py ROOT           prints the run's key. Each line of standard input is a number of steps to
+                        make; then it prints, as JSON, the median wall and processor milliseconds
+                        of one of them. It ends with its input.
 """
 
 from __future__ import annotations
@@ -15,33 +16,38 @@ import numpy as np
 
 import cupel
 
-SIZE = 448  # about 8 ms on one core
+SIZE = 448
+FIRST = 20  # steps before anything is timed
 
 
 def main() -> None:
-    root, count = sys.argv[1], int(sys.argv[2])
-    run = cupel.init(project="bench", name="steps", root=root, resume="never")
+    run = cupel.init(project="bench", name="steps", root=sys.argv[1], resume="never")
     draw = np.random.default_rng(0)
     left, right = draw.random((2, SIZE, SIZE))
-    for step in range(20):
-        _step(run, left, right, step)
+    step = 0
+
+    def trained(count: int) -> dict[str, float]:
+        nonlocal step
+        wall, cpu = [], []
+        for _ in range(count):
+            began, used = time.perf_counter(), time.process_time()
+            product = left @ right
+            run.log({f"metric_{n}": float(product[n, n]) + step for n in range(10)}, step=step)
+            cpu.append(time.process_time() - used)
+            wall.append(time.perf_counter() - began)
+            step += 1
+        return {
+            "wall_ms": statistics.median(wall) * 1e3,
+            "cpu_ms": statistics.median(cpu) * 1e3,
+            "seconds": sum(wall),
+        }
+
+    trained(FIRST)
     print(f"bench/{run.id}", file=sys.__stdout__, flush=True)
-    sys.stdin.readline()
-    taken = []
-    cpu = time.process_time()
-    for step in range(20, 20 + count):
-        before = time.perf_counter()
-        _step(run, left, right, step)
-        taken.append(time.perf_counter() - before)
-    cpu = time.process_time() - cpu
-    found = {"wall_ms": statistics.median(taken) * 1e3, "cpu_ms": cpu / count * 1e3}
+    for asked in sys.stdin:
+        trained(FIRST)  # after a rest everything is cold
+        print(json.dumps(trained(int(asked))), file=sys.__stdout__, flush=True)
     run.finish()
-    print(json.dumps(found), file=sys.__stdout__, flush=True)
-
-
-def _step(run: cupel.Run, left: np.ndarray, right: np.ndarray, step: int) -> None:
-    product = left @ right
-    run.log({f"metric_{n}": float(product[n, n]) + step for n in range(10)}, step=step)
 
 
 if __name__ == "__main__":

@@ -167,6 +167,33 @@ def test_a_paused_page_is_sent_one_frame_when_it_goes_on(tmp_path: Path) -> None
     session.finish("finished")
 
 
+def test_while_a_long_run_is_read_a_page_is_told_how_far_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "READING_S", 0.005)
+    session, key = started(tmp_path)
+    session.log({"loss": 0.0}, step=0)
+    session.finish("finished")
+    (lines,) = session.run_dir.glob("sessions/0001/metrics.r0.*")
+    with lines.open("ab") as file:
+        for step in range(1, 200_000):
+            file.write(b'{"_step":%d,"_t":1.0,"loss":%d}\n' % (step, step))
+    size = lines.stat().st_size
+    with (
+        serving(tmp_path) as client,
+        client.websocket_connect("ws://127.0.0.1/ws", ["cupel.v1"]) as socket,
+    ):
+        say(socket, type="sub", id="a", query=chart_of(key))
+        told = []
+        while (message := socket.receive()).get("bytes") is None:
+            told.append(msgspec.json.decode(message["text"]))
+    assert len(told) > 1
+    assert {(one["type"], one["id"], one["of"]) for one in told} == {("reading", "a", size)}
+    parts = [one["read"] for one in told]
+    assert parts == sorted(parts)
+    assert 0 < parts[0] < parts[-1] <= size
+
+
 def test_a_client_asks_for_no_more_than_is_allowed(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.finish("finished")

@@ -11,6 +11,7 @@ Protocol `cupel.v1`. Text frames are JSON, binary ones are charts (`cupel.dashbo
     server → page  welcome {proto, server, now, hz, root}
                    snapshot, append (binary)              {id, cursor, from, to, cut, curves, …}
                    state   {id, name, data}
+                   reading {id, read, of}                 bytes, while a chart takes over a second
                    at      {id, n, points}
                    pong    {n, now}; beat {now} every 10 s
                    refused {id?, error}
@@ -49,6 +50,7 @@ MOST_SUBSCRIPTIONS = 64
 HZ = 10
 STATE_S = 1.0  # between two looks at a state
 BEAT_S = 10.0
+READING_S = 1.0  # until, and between, words of how far the reading for a chart is
 LONGEST_ID = 64
 MOST_SHARED = 64  # charts whose last news are kept
 
@@ -242,7 +244,7 @@ class Hub:
         """Send what is new of a subscription, if anything is."""
         sub.asked = time.monotonic()
         try:
-            message = await self._news(name, sub)
+            message = await self._patiently(client, name, sub)
             if client.subs.get(name) is not sub:  # it was asked anew, or not at all, meanwhile
                 return
         except Exception as error:  # a run that was deleted, a disk that fails: others go on
@@ -258,6 +260,19 @@ class Hub:
             await client.socket.send_bytes(message)
         elif message is not None:
             await client.socket.send_text(message)
+
+    async def _patiently(self, client: _Client, name: str, sub: _Sub) -> bytes | str | None:
+        """The news of a subscription; while they take long, the page is told how far they are."""
+        news = asyncio.ensure_future(self._news(name, sub))
+        try:
+            while not (await asyncio.wait({news}, timeout=READING_S))[0]:
+                if far := self.store.being_read(sub.runs):
+                    read, of = far
+                    told = {"type": "reading", "id": name, "read": read, "of": of}
+                    await self._say(client, told)
+            return news.result()
+        finally:
+            news.cancel()
 
     async def _news(self, name: str, sub: _Sub) -> bytes | str | None:
         """The message with what is new of a subscription, which then has it; None for nothing."""

@@ -50,7 +50,9 @@ HISTOGRAMS, BINS = 160, 64
 SHOWN = {
     "png": "image/png", "jpg": "image/jpeg", "jpeg": "image/jpeg", "gif": "image/gif",
     "webp": "image/webp", "txt": "text/plain; charset=utf-8", "json": "application/json",
-    "wav": "audio/wav", "mp3": "audio/mpeg", "mp4": "video/mp4",
+    "wav": "audio/wav", "mp3": "audio/mpeg", "flac": "audio/flac", "m4a": "audio/mp4",
+    "ogg": "audio/ogg", "opus": "audio/ogg", "mp4": "video/mp4", "webm": "video/webm",
+    "ogv": "video/ogg", "mov": "video/quicktime",
 }  # fmt: skip
 # What it may show inside of an <img>, but only download when its address is opened.
 IN_PICTURES = {"svg": "image/svg+xml"}

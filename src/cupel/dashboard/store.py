@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +24,7 @@ from cupel.errors import UnknownName, UsageError
 from cupel.names import refusal
 from cupel.record import layout
 from cupel.record.index import Index, Row
+from cupel.record.lines import watched
 from cupel.record.reader import RunRecord, SessionInfo
 from cupel.record.series import STEP, TIME, Logged
 
@@ -42,6 +43,8 @@ class OpenRun:
 
     record: RunRecord
     lock: threading.Lock = field(default_factory=threading.Lock)
+    read: tuple[int, int] | None = None
+    """While lines of it are read: how many bytes of how many."""
     _names: Names = field(default_factory=Names)
     _sessions: list[SessionInfo] = field(default_factory=list)
     _state: tuple[int, ...] | None = None
@@ -182,9 +185,24 @@ class Store:
             self._open.move_to_end(key)
             while len(self._open) > MOST_OPEN:
                 self._open.popitem(last=False)  # who reads it now keeps it until then
-        with opened.lock:
-            opened.renew()
-            yield opened
+
+        def told(read: int, of: int) -> None:
+            opened.read = read, of
+
+        with opened.lock, watched(told):
+            try:
+                opened.renew()
+                yield opened
+            finally:
+                opened.read = None
+
+    def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
+        """Of the first of some runs whose lines are being read: how many bytes of how many."""
+        for key in keys:
+            opened = self._open.get(key)
+            if opened is not None and (found := opened.read) is not None:
+                return found
+        return None
 
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """What a function that reads says, computed outside of the event loop."""

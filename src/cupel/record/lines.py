@@ -8,8 +8,10 @@ a line, so its reading begins there the next time. About 1.1 µs a line of ten n
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,18 @@ from cupel.record import codec, files
 PIECE = 64 * 1024  # larger ones are slower: their decoded lines leave the processor's cache
 
 _many = msgspec.json.Decoder(dict[str, Any])
+_tells: ContextVar[Callable[[int, int], None] | None] = ContextVar("_tells", default=None)
+
+
+@contextlib.contextmanager
+def watched(tell: Callable[[int, int], None]) -> Iterator[None]:
+    """While this thread reads lines within it, `tell` hears after each piece how many bytes of how
+    many have been read of the file that is being read."""
+    token = _tells.set(tell)
+    try:
+        yield
+    finally:
+        _tells.reset(token)
 
 
 class LineFile:
@@ -49,10 +63,13 @@ class LineFile:
         with files.open_regular(self.path) as file:  # pieces are large enough for no buffer
             end = os.fstat(file.fileno()).st_size  # or a fast writer would keep us here
             self.unfinished = self.offset < end
+            tell = _tells.get()
             for piece in _pieces(file, self.offset, end, larger * PIECE):
                 self.offset += len(piece)
                 self.unfinished = self.offset < end
                 yield piece
+                if tell is not None:
+                    tell(self.offset, end)
 
     def decode(self, piece: bytes) -> list[dict[str, Any]]:
         """The lines of a piece; those that are damaged are counted."""

@@ -31,6 +31,8 @@ export type Handlers = {
   /** Points, and the how-manieth question they answer. */
   points?: (points: Points, asked: number) => void;
   refused?: (error: string) => void;
+  /** What is asked takes long: which part of the lines has been read. */
+  reading?: (part: number) => void;
 };
 
 type Sub = {
@@ -214,6 +216,7 @@ export class Connection {
       sub.name = message.name as string;
       sub.handlers.state?.(message.data as never);
     } else if (message.type === "at") sub?.handlers.points?.(message.points as Points, message.n as number);
+    else if (message.type === "reading") sub?.handlers.reading?.((message.read as number) / (message.of as number));
     else if (message.type === "refused" && sub) {
       sub.cursor = sub.name = null; // what it has may be gone: all of it comes when it can be read
       sub.handlers.refused?.(String(message.error));

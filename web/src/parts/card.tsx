@@ -92,6 +92,7 @@ function Shown(props: CardProps) {
   const pointed = useRef({ place: Number.NaN, asked: 0 }); // what `points` are the answer to
   const outside = useSignal(0);
   const refused = useSignal<string | null>(null);
+  const reading = useSignal<number | null>(null);
   const drawn = useRef<() => void>(() => {});
   const current = useRef(props);
   current.current = props;
@@ -183,7 +184,7 @@ function Shown(props: CardProps) {
           first = false;
         }
         state.value = target.length ? "drawn" : "empty";
-        refused.value = null;
+        refused.value = reading.value = null;
         version.value++;
         paint(draw);
         return true;
@@ -193,6 +194,10 @@ function Shown(props: CardProps) {
       },
       refused: (error) => {
         refused.value = error;
+        reading.value = null;
+      },
+      reading: (part) => {
+        reading.value = part;
       },
     });
     sub.current = asked;
@@ -268,7 +273,7 @@ function Shown(props: CardProps) {
         <Sparks data={data.current} why={failed.value} label={(run) => labelOf(run, props)} />
       )}
       {state.value === "empty" && <p class="chart-note">nothing logged in this range</p>}
-      {state.value === "waiting" && <p class="chart-note" role="status">fetching …</p>}
+      {state.value === "waiting" && <p class="chart-note" role="status">{waits(reading.value)}</p>}
       {unmarked(data.current) > 0 && (
         <p class="chart-note clipped">
           {unmarked(data.current)} more stretches hold values that are not finite
@@ -391,6 +396,11 @@ function labelOfCurve(
   if (facts.role === "group") return `${facts.label} (${facts.runs?.length ?? 0} runs)`;
   const name = labelOf(facts.run, card);
   return facts.role === "tail" ? `${name}, left by session ${facts.session}` : name;
+}
+
+/** What stands in a card that has nothing to show yet. */
+function waits(part: number | null): string {
+  return part === null ? "fetching …" : `reading the record: ${Math.floor(100 * part)} %`;
 }
 
 /** How many stretches with values that are not finite have no mark. */

@@ -10,7 +10,9 @@ type Plain = {
   "aria-current"?: "page" | undefined;
 };
 
-/** A link within the page: the address bar follows, other ways to click stay the browser's. */
+/** A link within the page: the address bar follows, other ways to click stay the browser's.
+ *
+ *  One to "" leads nowhere, yet. */
 export function Link(props: { to: string; children: ComponentChildren } & Plain) {
   const { to, children, ...rest } = props;
   return (
@@ -20,7 +22,7 @@ export function Link(props: { to: string; children: ComponentChildren } & Plain)
       onClick={(event) => {
         if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;
         event.preventDefault();
-        go(to);
+        if (to) go(to);
       }}
     >
       {children}

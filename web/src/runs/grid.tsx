@@ -15,6 +15,7 @@ import { Lines, nameOf, windowsOf } from "./windows.ts";
 
 const AROUND = 6; // lines beyond what is seen
 const CHUNK = 8; // lines; what is drawn changes when so many have gone by
+const RESTS_MS = 300; // after the last change of what is drawn
 const FIRST_WIDTH = { wide: 280, narrow: 220 };
 
 export type GridProps = {
@@ -55,10 +56,10 @@ export function Grid(props: GridProps) {
     [tick, props.differences, columns],
   );
 
-  const first = Math.max(0, Math.min(view.value.first - AROUND, lines.count - 1));
-  const last = Math.min(lines.count, view.value.last + AROUND);
-  const drawn = range(first, last);
-  const slots = Math.ceil((drawn.length + 1) / 32) * 32; // elements that are used again and again
+  const slots = view.value.seen + CHUNK + 2 * AROUND; // elements, used again and again
+  const first = Math.max(0, Math.min(view.value.first - AROUND, lines.count - slots));
+  const last = Math.min(lines.count, first + slots);
+  const drawn = inPlace(first, last, slots, useRestingFirst(first));
   useEffect(() => {
     const there = drawn.map((line) => lines.at(line)?.row).filter((row) => row !== null && row !== undefined);
     rows.see(windowsOf(there));
@@ -96,7 +97,7 @@ export function Grid(props: GridProps) {
   const key = (event: KeyboardEvent) => {
     if (event.target instanceof HTMLInputElement && event.key === " ") return; // its own box
     if (event.target !== scroller.current && event.key === "Enter") return; // a link, a button
-    const page = Math.max(1, view.value.last - view.value.first - 2);
+    const page = Math.max(1, view.value.seen - 2);
     const place = lines.at(active.value);
     const steps: Record<string, number> = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page };
     if (event.key in steps) {
@@ -121,6 +122,13 @@ export function Grid(props: GridProps) {
     event.preventDefault();
   };
 
+  const tell = (event: PointerEvent) => {
+    const cell = (event.target as Element).closest<HTMLElement>(".body .cell");
+    const place = cell && lines.at(Number(cell.closest(".line")?.ariaRowIndex) - 2);
+    const row = place && place.row !== null ? rows.row(place.row) : null;
+    if (cell && row) cell.title = told(row, columns[Number(cell.ariaColIndex) - 2], common);
+  };
+
   const widths = [phone ? 0 : FIRST_WIDTH[view.value.wide ? "wide" : "narrow"], ...columns.map(widthOf)];
   const layout = {
     "--columns": widths.map((width) => `${width}px`).join(" "),
@@ -141,6 +149,7 @@ export function Grid(props: GridProps) {
       tabIndex={0}
       style={layout}
       onKeyDown={key}
+      onPointerOver={tell}
     >
       <Head {...props} />
       <div class="body" ref={body} role="rowgroup" style={{ height: `${lines.count * height}px` }}>
@@ -212,22 +221,24 @@ type Shared = GridProps & {
   line: number;
 };
 
+/** A row that has yet to come has the same elements, empty, and the same style: whatever else it
+ *  had would be styled and laid out twice while one scrolls. */
+const EMPTY = "\u00a0"; // a text of nothing has no layout, and one of this has
+const WAITING: TableRow = {
+  key: "", id: EMPTY, name: "…", project: "", status: "created", problem: null, values: {},
+  arm: null, created: 0, notes: null, seconds: 0, seed: null, sessions: 0, step: null, study: null, tags: [],
+};
+
 function Row(props: Shared & { place: number; row: TableRow | null }) {
-  const { row, line, columns } = props;
+  const { line, columns } = props;
+  const row = props.row ?? WAITING;
   const at = { top: `${line * props.height}px` };
   const isActive = props.active.value === line;
   const marks = `line${isActive ? " active" : ""}`;
-  if (!row) {
-    return (
-      <div class={`${marks} waiting`} id={`line-${line}`} role="row" aria-rowindex={line + 2} aria-busy="true" style={at}>
-        <div class="cell first" role="gridcell">…</div>
-      </div>
-    );
-  }
   const n = props.selected.indexOf(row.key);
   const { name, id } = called(row);
   const box = (
-    <label class="box" title={`Select ${name}`}>
+    <label class="box">
       <input
         type="checkbox"
         tabIndex={-1}
@@ -242,9 +253,9 @@ function Row(props: Shared & { place: number; row: TableRow | null }) {
     </label>
   );
   const link = (
-    <Link to={to.run(row.key)} class="clip" title={`${row.key}${row.problem ? `: ${row.problem}` : ""}`} tabIndex={-1}>
-      {!props.project && <span class="faint">{row.project} / </span>}
-      {name} {id && <span class="faint">{id}</span>}
+    <Link to={row.key && to.run(row.key)} class="clip" tabIndex={-1}>
+      {!props.project && <span class="faint">{row.project ? `${row.project} / ` : EMPTY}</span>}
+      {`${name} `}<span class="faint">{id || EMPTY}</span>
     </Link>
   );
   return (
@@ -254,6 +265,7 @@ function Row(props: Shared & { place: number; row: TableRow | null }) {
       role="row"
       aria-rowindex={line + 2}
       aria-selected={n >= 0}
+      aria-busy={!props.row}
       aria-level={props.grouped ? 2 : undefined}
       style={at}
       onClick={() => {
@@ -278,24 +290,35 @@ function ValueCell(props: { column: Column; row: TableRow; index: number; common
   if (column.ask === "status") {
     return (
       <div class="cell" role="gridcell" aria-colindex={props.index}>
-        <Status of={row.status} title={row.problem ?? undefined} />
+        <Status of={row.status} text={row.key ? row.status : EMPTY} />
       </div>
     );
   }
-  const common = props.common.get(column.ask);
+  const common = row.key ? props.common.get(column.ask) : undefined;
   const other = common !== undefined && JSON.stringify(value ?? null) !== common;
-  const text = shown(value, column);
+  const text = row.key ? shown(value, column) : EMPTY;
   const right = isNumeric(value) || column.kind === "number";
   return (
     <div
       class={`cell clip${right ? " right" : ""}${other ? " differs" : ""}${text === "–" ? " none" : ""}`}
       role="gridcell"
       aria-colindex={props.index}
-      title={other ? `${text} (most have ${shown(JSON.parse(common), column)})` : text}
     >
       {text}
     </div>
   );
+}
+
+/** What a cell tells when pointed at. Titles that change style their element anew, so none stands
+ *  there before. */
+function told(row: TableRow, column: Column | undefined, common: Map<string, string>): string {
+  const problem = row.problem ? `: ${row.problem}` : "";
+  if (!column) return `${row.key}${problem}`;
+  if (column.ask === "status") return `${row.status}${problem}`;
+  const value = row.values[column.ask];
+  const most = common.get(column.ask);
+  const other = most !== undefined && JSON.stringify(value ?? null) !== most;
+  return `${shown(value, column)}${other ? ` (most have ${shown(JSON.parse(most), column)})` : ""}`;
 }
 
 /** The second line of a card: what the columns say, as far as it goes. */
@@ -350,7 +373,8 @@ function GroupHead(props: Shared & { group: Group; closed: boolean; fold: (group
   );
 }
 
-type View = { first: number; last: number; wide: boolean };
+/** `first` is a multiple of CHUNK, `seen` how many lines the view is high. */
+type View = { first: number; seen: number; wide: boolean };
 
 /** Which lines are in view, in steps of some lines, so that little is drawn anew. */
 function useView(
@@ -359,7 +383,7 @@ function useView(
   height: number,
   phone: boolean,
 ): ReadonlySignal<View> {
-  const view = useSignal<View>({ first: 0, last: 40, wide: true });
+  const view = useSignal<View>({ first: 0, seen: 32, wide: true });
   useEffect(() => {
     const [outer, inner] = [scroller.current, body.current];
     if (!outer || !inner) return undefined;
@@ -368,12 +392,14 @@ function useView(
       frame = 0;
       const top = phone ? 0 : outer.getBoundingClientRect().top;
       const above = Math.max(0, top - inner.getBoundingClientRect().top);
-      const seen = phone ? innerHeight : outer.clientHeight;
-      const first = Math.floor(above / height / CHUNK) * CHUNK;
-      const last = Math.ceil((above + seen) / height / CHUNK) * CHUNK;
-      const wide = outer.clientWidth > 900;
+      const room = phone ? innerHeight : outer.clientHeight;
+      const now = {
+        first: Math.floor(above / height / CHUNK) * CHUNK,
+        seen: Math.ceil(room / height),
+        wide: outer.clientWidth > 900,
+      };
       const { value } = view;
-      if (first !== value.first || last !== value.last || wide !== value.wide) view.value = { first, last, wide };
+      if (now.first !== value.first || now.seen !== value.seen || now.wide !== value.wide) view.value = now;
     };
     const later = () => {
       frame ||= requestAnimationFrame(measure);
@@ -419,6 +445,22 @@ function widthOf(column: Column): number {
   return Math.round(Math.min(220, Math.max(92, 34 + 7.4 * Math.max(own.length, longest, prefix.length * 0.8))));
 }
 
-function range(first: number, last: number): number[] {
-  return Array.from({ length: Math.max(0, last - first) }, (_, at) => first + at);
+/** Lines in such an order that none of their elements moves while one scrolls.
+ *
+ *  An element that is moved in the page is styled and laid out as if it were new. */
+function inPlace(first: number, last: number, slots: number, resting: number): number[] {
+  const lines = Array.from({ length: Math.max(0, last - first) }, (_, at) => first + at);
+  const slot = (line: number) => (((line - resting) % slots) + slots) % slots;
+  return lines.sort((a, b) => slot(a) - slot(b));
+}
+
+/** The first line that was drawn when scrolling last came to rest: the order of those who read the
+ *  page line by line is mended then. */
+function useRestingFirst(first: number): number {
+  const resting = useSignal(first);
+  useEffect(() => {
+    const timer = setTimeout(() => (resting.value = first), RESTS_MS);
+    return () => clearTimeout(timer);
+  }, [first]);
+  return resting.value;
 }
