@@ -1,17 +1,18 @@
 """What a dashboard costs the training beside it: open and live, stopped, killed, absent.
 
-Each repetition is one training that goes through the four conditions again and again, in another
-order each time, some hundred steps in each; it is compared with itself, since two processes of the
-same code differ by several percent here, and so does one machine a minute later. A repetition's
-difference is the mean over its cycles of how much the median step differs from the one without a
-dashboard; the intervals over repetitions are Student's, 95 %. `stopped` (SIGSTOP) and `killed`
-(SIGKILL) befall a server whose page is open. The browser runs in all four, with an empty page in
-`absent`. Of a machine that others use, wall time says less than the training's processor time.
+Each repetition is one training that goes through the conditions again and again, some hundred
+steps in each, and it is compared with itself: two processes of the same code differ by several
+percent here, and the machine has two speeds, of which it keeps one for seconds. A cycle is absent,
+live, stopped (SIGSTOP, the page open), killed (SIGKILL, the page open), and its blocks are compared
+with the mean of the absent ones before and after. Of a repetition the median over its cycles
+counts; the intervals are Student's, 95 %, over repetitions. The browser runs all the time, in
+`absent` with an empty page.
 """
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import math
 import signal
@@ -25,7 +26,6 @@ from typing import Any
 
 import servers
 from chromium import Tab, opened
-from first import turned
 from live import ended, line, quiet
 
 HERE = Path(__file__).parent
@@ -38,19 +38,17 @@ def measure(
     playwright: Any, rounds: int, cycles: int, steps: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """Of each condition the step's medians, and by how much it differs from none."""
-    taken: dict[str, list[dict[str, float]]] = {name: [] for name in CONDITIONS}
+    blocks: dict[str, list[dict[str, float]]] = {name: [] for name in CONDITIONS}
     differ: dict[str, dict[str, list[float]]] = {
         name: {kind: [] for kind in KINDS} for name in CONDITIONS
     }
     for number in range(rounds):
         say(f"training: round {number + 1} of {rounds}")
-        found = _training(playwright, cycles, steps, number)
-        for name, blocks in found.items():
-            taken[name] += blocks
+        taken = _training(playwright, cycles, steps)
+        for name in CONDITIONS:
+            blocks[name] += [cycle[name] for cycle in taken]
             for kind in KINDS:
-                pairs = zip(blocks, found["absent"], strict=True)
-                more = [one[kind] / none[kind] - 1 for one, none in pairs]
-                differ[name][kind].append(statistics.fmean(more))
+                differ[name][kind].append(statistics.median(_more(taken, name, kind)))
     return {
         "rounds": rounds,
         "cycles": cycles,
@@ -61,9 +59,20 @@ def measure(
                 "server_cpu": statistics.median(one["server_cpu"] for one in many),
                 **{f"{kind}_differs": interval(differ[name][kind]) for kind in KINDS},
             }
-            for name, many in taken.items()
+            for name, many in blocks.items()
         },
     }
+
+
+def _more(taken: Sequence[dict[str, dict[str, float]]], name: str, kind: str) -> list[float]:
+    """By how much the steps of each cycle differ from those without a dashboard around them."""
+    pairs = itertools.pairwise(taken)
+    return [
+        one[name][kind] / statistics.fmean((one["absent"][kind], after["absent"][kind])) - 1
+        if name != "absent"
+        else after["absent"][kind] / one["absent"][kind] - 1
+        for one, after in pairs
+    ]
 
 
 def interval(values: Sequence[float]) -> list[float]:
@@ -77,11 +86,9 @@ def interval(values: Sequence[float]) -> list[float]:
     return [mean, mean - half, mean + half]
 
 
-def _training(
-    playwright: Any, cycles: int, steps: int, shift: int
-) -> dict[str, list[dict[str, float]]]:
-    """One training through all conditions so many times: its blocks of steps by condition."""
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in CONDITIONS}
+def _training(playwright: Any, cycles: int, steps: int) -> list[dict[str, dict[str, float]]]:
+    """One training through all conditions so many times, and once more without a dashboard: of
+    each cycle its blocks of steps by condition."""
     with (
         tempfile.TemporaryDirectory(prefix="cupel-bench-") as place,
         contextlib.ExitStack() as stack,
@@ -99,32 +106,37 @@ def _training(
         stack.callback(ended, process)
         key = line(process)
         tab = stack.enter_context(opened(playwright))
-        for cycle in range(cycles):
-            for name in turned(CONDITIONS, cycle + shift):
-                found[name].append(_block(tab, process, root, key, name, steps))
+        tab.settle()
+        taken = [_cycle(tab, process, root, key, steps) for _ in range(cycles)]
+        return [*taken, {"absent": _block(process, steps)}]
+
+
+def _cycle(
+    tab: Tab, process: subprocess.Popen[str], root: Path, key: str, steps: int
+) -> dict[str, dict[str, float]]:
+    """A block of steps in each condition."""
+    found = {"absent": _block(process, steps)}
+    with servers.serving("cupel", root, [key], automatic=True) as server:
+        tab.page.goto(servers.run_page(server.address, key), wait_until="commit")
+        tab.page.wait_for_selector(".card .chart canvas", timeout=60_000)
+        tab.page.wait_for_timeout(1000)
+        before = server.cpu()
+        found["live"] = _block(process, steps)
+        found["live"]["server_cpu"] = (server.cpu() - before) / found["live"]["seconds"]
+        server.kill(signal.SIGSTOP)
+        found["stopped"] = _block(process, steps)
+        server.kill(signal.SIGKILL)
+        found["killed"] = _block(process, steps)
+    tab.page.goto("about:blank")
+    tab.page.wait_for_timeout(500)
     return found
 
 
-def _block(
-    tab: Tab, process: subprocess.Popen[str], root: Path, key: str, name: str, steps: int
-) -> dict[str, float]:
-    """Some steps under one condition, which is over afterwards."""
-    with contextlib.ExitStack() as stack:
-        stack.callback(tab.page.goto, "about:blank")
-        tab.settle()
-        server, before = None, 0.0
-        if name != "absent":
-            server = stack.enter_context(servers.serving("cupel", root, [key], automatic=True))
-            tab.page.goto(servers.run_page(server.address, key), wait_until="commit")
-            tab.page.wait_for_selector(".card .chart canvas", timeout=60_000)
-            tab.page.wait_for_timeout(1500)
-            before = server.cpu()
-        if server is not None and name != "live":
-            server.kill(signal.SIGSTOP if name == "stopped" else signal.SIGKILL)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{steps}\n")
-        process.stdin.flush()
-        told: dict[str, float] = json.loads(process.stdout.readline())
-        used = server.cpu() - before if server is not None and name == "live" else 0.0
-        return {**told, "server_cpu": used / told["seconds"]}
+def _block(process: subprocess.Popen[str], steps: int) -> dict[str, float]:
+    """Some steps: what one took, and all of them."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    process.stdin.write(f"{steps}\n")
+    process.stdin.flush()
+    told: dict[str, float] = json.loads(process.stdout.readline())
+    return {**told, "server_cpu": 0.0}

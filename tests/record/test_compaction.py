@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -137,6 +138,30 @@ def test_a_segment_that_may_still_grow_is_not_compacted(run_dir: Path) -> None:
     assert after.x.tolist() == list(range(3510))
     assert after.y[:3500].tolist() == before.y.tolist()
     assert len(cached(run_dir)) == 2
+
+
+def test_nobody_waits_for_what_is_written_later(run_dir: Path) -> None:
+    works: list[Callable[[], object]] = []
+    with compaction.put_off(works.append):
+        now = told(run_dir)
+        assert not cached(run_dir)
+    for work in works:
+        work()
+    assert len(cached(run_dir)) == 4
+    assert told(run_dir) == now
+    shutil.rmtree(cache_of(run_dir))
+    assert told(run_dir) == now
+    assert len(cached(run_dir)) == 4  # as ever: who reads, writes
+
+
+def test_what_cannot_be_written_later_harms_nobody(run_dir: Path) -> None:
+    works: list[Callable[[], object]] = []
+    with compaction.put_off(works.append):
+        told(run_dir)
+    cache_of(run_dir).parent.parent.parent.mkdir()
+    cache_of(run_dir).parent.parent.write_text("a file where the folder should be")
+    for work in works:
+        work()
 
 
 def test_small_segments_are_not_compacted(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from arbitrary_logs import RUNS, Log, damage_in, lines_of
 from cupel.record import lines
-from cupel.record.lines import LineFile
+from cupel.record.lines import LineFile, watched
 
 
 def read(file: LineFile) -> list[dict[str, Any]]:
@@ -83,3 +83,19 @@ def test_other_kinds_of_lines_need_other_fields(tmp_path: Path) -> None:
     file = LineFile(path, "_event", str)
     assert (read(file), file.damaged) == ([{"_event": "begin"}], 2)
     assert len(read(LineFile(path, "_t", int, float))) == 1
+
+
+def test_who_watches_is_told_how_far_the_reading_is(tmp_path: Path) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_bytes(b'{"_step":1}\n' * 20_000 + b'{"_st')
+    told: list[tuple[int, int]] = []
+    with watched(lambda read, of: told.append((read, of))):
+        assert sum(map(len, LineFile(path, "_step", int).read())) == 20_000
+    size = path.stat().st_size
+    assert {of for _, of in told} == {size}
+    reads = [read for read, _ in told]
+    assert len(reads) > 2
+    assert reads == sorted(reads)
+    assert reads[-1] == size - 5
+    list(LineFile(path, "_step", int).read())
+    assert len(reads) == len(told)  # nobody is told outside of it

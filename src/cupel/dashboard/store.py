@@ -8,13 +8,13 @@ one at a time, and never by the event loop.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from cupel.dashboard.names import Names
 from cupel.errors import UnknownName, UsageError
 from cupel.names import refusal
-from cupel.record import layout
+from cupel.record import compaction, layout
 from cupel.record.index import Index, Row
 from cupel.record.lines import watched
 from cupel.record.reader import RunRecord, SessionInfo
@@ -35,6 +35,7 @@ ROWS_S = 1.0  # how old the table of runs may be
 RESTS = 10  # times what a look at all runs takes pass until the next one
 SESSIONS_S = 30.0  # how old the word that a session lives may be
 THREADS = 4
+PAUSE_S = 0.5  # before each file that keeps columns is written: answers come first
 
 
 @dataclass(slots=True)
@@ -108,6 +109,7 @@ class Store:
         self._open: OrderedDict[str, OpenRun] = OrderedDict()
         self._open_lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, "cupel-read")
+        self._after = ThreadPoolExecutor(1, "cupel-keep")
 
     def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
         """The rows of all runs, newest first, about so many seconds old. Not to be changed."""
@@ -174,7 +176,7 @@ class Store:
         except OSError:  # a disk that fails, a folder of somebody else's
             return False
 
-    @contextmanager
+    @contextlib.contextmanager
     def reading(self, key: str) -> Iterator[OpenRun]:
         """A run's record, for one thread at a time. Raises UnknownName."""
         folder = self.folder(key)
@@ -189,12 +191,17 @@ class Store:
         def told(read: int, of: int) -> None:
             opened.read = read, of
 
-        with opened.lock, watched(told):
+        with opened.lock, watched(told), compaction.put_off(self._put_off):
             try:
                 opened.renew()
                 yield opened
             finally:
                 opened.read = None
+
+    def _put_off(self, work: Callable[[], object]) -> None:
+        """Have something done when those who wait have been answered."""
+        with contextlib.suppress(RuntimeError):  # the server ends
+            self._after.submit(_after_a_pause, work)
 
     def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
         """Of the first of some runs whose lines are being read: how many bytes of how many."""
@@ -210,11 +217,17 @@ class Store:
 
     def close(self) -> None:
         """End the threads; what they are at is not waited for."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._pool, self._after):
+            pool.shutdown(wait=False, cancel_futures=True)
 
     def _checked(self, key: str) -> str:
         self.folder(key)
         return key
+
+
+def _after_a_pause(work: Callable[[], object]) -> None:
+    time.sleep(PAUSE_S)
+    work()
 
 
 def key_of(row: Row) -> str:

@@ -16,10 +16,12 @@ time of each line).
 from __future__ import annotations
 
 import contextlib
+import functools
 import mmap
 import os
 import shutil
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
+from contextvars import ContextVar
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,9 @@ SMALLEST = 256 * 1024  # what is shorter is read faster than it is looked up
 FORMAT = 2
 FOLDER = "columns"  # in the root's cache
 
+_later: ContextVar[Callable[[Callable[[], object]], object] | None] = ContextVar(
+    "_later", default=None
+)
 _HEAD = 32  # bytes of the token, at the head of the .bin
 
 Signature = tuple[int, int, int]
@@ -137,10 +142,32 @@ def load(
         growing.refresh()
     if worth and cache is not None and not growing.refused and signature(path) == now:
         growing.refused = True  # until it has been taken; a full disk is asked once
-        with contextlib.suppress(OSError):
-            _write(growing, cache, name, now)
-            return Mapped.open(cache, name, now) or growing
+        if (later := _later.get()) is not None:
+            later(functools.partial(_kept, growing, cache, name, now))
+        else:
+            return _kept(growing, cache, name, now) or growing
     return growing
+
+
+@contextlib.contextmanager
+def put_off(later: Callable[[Callable[[], object]], object]) -> Iterator[None]:
+    """Within it nobody waits for files to be written: `later` is given what writes each pair.
+
+    That may be called by any thread, and never raises.
+    """
+    token = _later.set(later)
+    try:
+        yield
+    finally:
+        _later.reset(token)
+
+
+def _kept(growing: Growing, cache: Path, name: str, source: Signature) -> Mapped | None:
+    """Keep a table's columns in files; None where they cannot be written."""
+    with contextlib.suppress(OSError):
+        _write(growing, cache, name, source)
+        return Mapped.open(cache, name, source)
+    return None
 
 
 class Mapped:

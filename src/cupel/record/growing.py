@@ -57,6 +57,7 @@ class Growing:
         self._file = LineFile(self.path, "_step", int)
         self._picker = Picker(self._wanted)
         self._inode: int | None = None
+        self._begun = False
         self.lines = 0
         self.whole = True
         self.kinds: dict[str, Kind] = {}
@@ -126,6 +127,11 @@ class Growing:
 
     def _take(self, piece: bytes) -> bool:
         """Take the lines of a piece; whether there are any that can be read."""
+        if not self._begun:
+            # The first line alone tells which keys there are: of all others only values are wanted.
+            self._begun, end = True, piece.find(b"\n") + 1
+            first, rest = self._take(piece[:end]), piece[end:]
+            return (self._take(rest) if rest else False) or first
         before = self.lines
         columns = self._picker.pick(piece)
         if columns is None or not self._take_columns(columns):
@@ -194,9 +200,9 @@ class Growing:
 
         columns = dict(told)
         asked = columns.pop("_step")
-        self.whole = self.whole and set(map(type, asked)) == {int}
+        self.whole = self.whole and (kinds.get("_step") or set(map(type, asked))) == {int}
         try:
-            steps = np.array(asked, dtype=np.int64)
+            steps = np.fromiter(asked, np.int64, len(asked))
         except OverflowError:
             self.whole = False
             fits = [n for n, step in enumerate(asked) if -(2**63) <= step < 2**63]
@@ -255,7 +261,7 @@ def as_floats(
 
     kinds = kinds or set(map(type, values))
     if kinds == {float}:
-        return np.array(values, dtype=np.float64), "float", None
+        return np.fromiter(values, np.float64, len(values)), "float", None
     if kinds == {int} and max(values) <= _EXACT and min(values) >= -_EXACT:
         return np.array(values, dtype=np.float64), "int", None
     places, floats = [], []
