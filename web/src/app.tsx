@@ -32,6 +32,12 @@ const ROUTES: readonly (readonly [RegExp, Loader])[] = [
   [/^\/models$/, () => import("./pages/models.tsx")],
 ];
 
+/** Fetch the page that the address names while the session is being opened. */
+export function ahead(): void {
+  const load = ROUTES.find(([pattern]) => pattern.test(path.value))?.[1];
+  load?.().catch(() => {}); // told of when it is shown
+}
+
 export function App() {
   return (
     <>

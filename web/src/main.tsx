@@ -1,7 +1,7 @@
 // The page begins here: the line to the server, then the frame.
 
 import { render } from "preact";
-import { App } from "./app.tsx";
+import { App, ahead } from "./app.tsx";
 import { connection } from "./core/live.ts";
 import { enter } from "./core/session.ts";
 
@@ -14,5 +14,6 @@ addEventListener("online", () => connection.wake());
 addEventListener("pageshow", () => connection.wake());
 
 hidden();
+ahead();
 void enter();
 render(<App />, document.getElementById("page")!);

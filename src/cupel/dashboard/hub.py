@@ -81,6 +81,7 @@ class _Client:
     socket: WebSocket
     subs: dict[str, _Sub] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
+    fresh: asyncio.Event = field(default_factory=asyncio.Event)  # it has asked for something else
     paused: bool = False
     asked: list[dict[str, Any]] = field(default_factory=list)  # points; the last of each id
 
@@ -203,6 +204,7 @@ class Hub:
         for key in sub.runs:
             self._watch.add(key)
         client.wake.set()
+        client.fresh.set()
 
     def _drop(self, client: _Client, name: str) -> None:
         sub = client.subs.pop(name, None)
@@ -231,14 +233,27 @@ class Hub:
                 await self._answer(client, client.asked.pop(0))
             if not client.paused:
                 self._mark(client, set())
-                for name, sub in list(client.subs.items()):
-                    if sub.stale and client.subs.get(name) is sub:
-                        sub.stale = False
-                        await self._update(client, name, sub)
+                await self._update_all(client)
             if time.monotonic() - beat > BEAT_S:
                 beat = time.monotonic()
                 await self._say(client, {"type": "beat", "now": time.time()})
-            await asyncio.sleep(max(0.0, 1 / HZ - (time.monotonic() - began)))
+            await self._rest(client, began + 1 / HZ)
+
+    async def _rest(self, client: _Client, until: float) -> None:
+        """Wait for the next turn; what is asked for the first time meanwhile does not."""
+        while (left := until - time.monotonic()) > 0:
+            client.fresh.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(client.fresh.wait(), left)
+                if not client.paused:
+                    await self._update_all(client, first=True)
+
+    async def _update_all(self, client: _Client, *, first: bool = False) -> None:
+        """Send what is new of all that is stale, or of what has never been looked at."""
+        for name, sub in list(client.subs.items()):
+            if sub.stale and client.subs.get(name) is sub and not (first and sub.asked):
+                sub.stale = False
+                await self._update(client, name, sub)
 
     async def _update(self, client: _Client, name: str, sub: _Sub) -> None:
         """Send what is new of a subscription, if anything is."""

@@ -1,7 +1,7 @@
 // The page's one connection, and hooks for what it brings.
 
 import { type Signal, signal, useSignal } from "@preact/signals";
-import { useEffect } from "preact/hooks";
+import { useEffect, useLayoutEffect } from "preact/hooks";
 import { Connection } from "./connection.ts";
 
 export const connection = new Connection({
@@ -24,7 +24,8 @@ export function useLive<T>(query: Record<string, unknown>): {
   const data = useSignal<T | null>(null);
   const error = useSignal<string | null>(null);
   const key = JSON.stringify(query);
-  useEffect(() => {
+  // Asked before the page is painted, not after it.
+  useLayoutEffect(() => {
     data.value = null;
     error.value = null;
     const sub = connection.subscribe(JSON.parse(key), {

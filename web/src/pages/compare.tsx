@@ -18,6 +18,7 @@ const VIEWS = [
   ["charts", "Charts"],
 ] as const;
 const REFRESH_MS = 2000;
+const CONTENT_MS = 100;
 
 export default function Compare(_: PageProps) {
   const keys = useMemo(() => [...new Set(query.value.getAll("run"))], [query.value]);
@@ -33,7 +34,9 @@ export default function Compare(_: PageProps) {
     const abort = new AbortController();
     // Runs that train change what is told all the time: no more often, and no less often either.
     const fresh = taken.current.asked === asked;
-    const wait = fresh ? Math.max(0, taken.current.at + REFRESH_MS - Date.now()) : 0;
+    // A name of the contents is about to come, with which all would be asked for again.
+    const first = content === undefined ? CONTENT_MS : 0;
+    const wait = fresh ? Math.max(0, taken.current.at + REFRESH_MS - Date.now()) : first;
     const timer = setTimeout(async () => {
       try {
         const next = await get<Comparison>(`/api/v1/compare?${asked}`, abort.signal);

@@ -195,17 +195,20 @@ function Configuration(props: { run: string }) {
     `${name} ${JSON.stringify(value)}`.toLowerCase().includes(wanted.value.toLowerCase()),
   );
   const origins = data.value.origins ?? {};
+  const known = [...new Set(rows.map(([name]) => origins[name] ?? ""))];
+  const source = known.length === 1 ? known[0] : null; // else each line says its own
   return (
     <section class="stack" aria-label="Configuration">
       <input type="search" placeholder="setting or value …" aria-label="Only settings that contain"
         value={wanted.value} onInput={(event) => { wanted.value = event.currentTarget.value; }} />
+      {source && <p class="faint">all from {source}</p>}
       <div class="scroll" tabIndex={0} role="region" aria-label="Table">
         <table class="plain-table">
           <thead>
             <tr>
               <th scope="col">setting</th>
               <th scope="col">value</th>
-              <th scope="col">from</th>
+              {source === null && <th scope="col">from</th>}
             </tr>
           </thead>
           <tbody>
@@ -213,7 +216,7 @@ function Configuration(props: { run: string }) {
               <tr key={name}>
                 <td class="mono">{name}</td>
                 <td class="mono">{typeof value === "string" ? value : JSON.stringify(value)}</td>
-                <td class="faint">{origins[name] ?? ""}</td>
+                {source === null && <td class="faint">{origins[name] ?? ""}</td>}
               </tr>
             ))}
           </tbody>

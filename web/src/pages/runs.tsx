@@ -141,7 +141,7 @@ export default function Runs(_: PageProps) {
           phone={phone}
           touch={touch}
           grouped={group}
-          project={project}
+          project={project || (projects.length === 1 ? projects[0]! : "")}
           question={[where, sort, project, group].join("\n")}
           onSort={(next) => set({ sort: next || null })}
           onSelect={choose}

@@ -72,7 +72,7 @@ function Study(props: { row: StudyRow }) {
       </div>
       <div class="stack">
         <Progress counts={row.counts} total={row.runs} steps={row.steps} of={row.of_steps} small />
-        <p class="soft">{words(row.counts)}</p>
+        {(row.counts.finished ?? 0) < row.runs && <p class="soft">{words(row.counts)}</p>}
         <p>
           <Done eta={row.eta} unknown="" over={row.over} />
           {row.alerts > 0 && <span class="pill warn"> {row.alerts} alert{row.alerts === 1 ? "" : "s"}</span>}
@@ -89,7 +89,7 @@ function Verdict(props: { of: StudyRow }) {
   const seen = useSignal(false);
   const element = useSeen((now) => {
     seen.value ||= now;
-  }, "50px");
+  }, 50);
   const address = `/api/v1/studies/${name}/comparison?project=${project}`;
   const found = useFetched<ArmsComparison>(seen.value ? address : null);
   return (

@@ -3,7 +3,7 @@
 // A card that is not in view holds nothing: no canvas, no subscription, no data.
 
 import { useSignal, useSignalEffect } from "@preact/signals";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 import type { Points, Subscription } from "../core/connection.ts";
 import type { Look } from "../core/draw.ts";
 import { duration, number, time } from "../core/format.ts";
@@ -50,7 +50,7 @@ const PLOT_MS = 5_000;
 let drawing: Promise<Drawing> | null = null;
 
 /** The part that draws, fetched once; a failure is remembered until the page is loaded anew. */
-function fetched(): Promise<Drawing> {
+export function fetched(): Promise<Drawing> {
   drawing ??= Promise.race([
     import("../core/plot.ts"),
     new Promise<never>((_, reject) =>
@@ -114,7 +114,7 @@ function Shown(props: CardProps) {
   const draw = useRef(() => drawn.current()).current;
 
   // The plot, as long as the card is seen.
-  useEffect(() => {
+  useLayoutEffect(() => {
     const element = host.current!;
     width.value = element.clientWidth;
     let gone = false;
@@ -144,7 +144,7 @@ function Shown(props: CardProps) {
       if (!element.clientWidth) return; // hidden, since it cannot be drawn
       plot.current?.resize();
       if (Math.abs(element.clientWidth - width.value) > 0.2 * width.value) {
-        width.value = element.clientWidth;
+        width.value = element.clientWidth; console.log("W", element.clientWidth, element.getBoundingClientRect().width, element.parentElement!.getBoundingClientRect().width, element.parentElement!.parentElement!.getBoundingClientRect().width, document.styleSheets.length);
       }
     });
     resized.observe(element);
@@ -165,14 +165,15 @@ function Shown(props: CardProps) {
 
   // What it shows: asked for anew when the question is another.
   const { view } = settings;
-  const px = Math.min(2000, Math.max(64, Math.round((width.value * 1.25) / memory.value.coarser)));
+  const wide = width.value; // as of this question: 0 until the card has been laid out
+  const px = Math.min(2000, Math.max(64, Math.round((wide * 1.25) / memory.value.coarser)));
   const question = JSON.stringify({
     kind: "chart", runs, metric, x: settings.x, log_x: settings.logX,
     low: view ? view[0] : null, high: view ? view[1] : null, px,
     smooth: settings.smooth, tails: settings.tails, group: settings.group,
   });
-  useEffect(() => {
-    if (!width.value) return undefined;
+  useLayoutEffect(() => {
+    if (!wide) return undefined;
     let first = true;
     const fresh = new ChartData();
     const asked = connection.subscribe(JSON.parse(question), {

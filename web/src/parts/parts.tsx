@@ -1,7 +1,7 @@
 // Small parts that every page uses.
 
 import type { ComponentChildren } from "preact";
-import { useEffect, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useRef } from "preact/hooks";
 
 /** Shapes and words for the states of runs: never colour alone. */
 const LOOKS: Record<string, string> = {
@@ -131,14 +131,17 @@ export function Menu(props: { text: string; label?: string; class?: string; chil
   );
 }
 
-/** Calls back when an element comes into view or leaves it, with some room around. */
-export function useSeen(onChange: (seen: boolean) => void, margin = "300px") {
+/** Calls back when an element comes into view or leaves it, with so many pixels around. */
+export function useSeen(onChange: (seen: boolean) => void, room = 300) {
   const element = useRef<HTMLDivElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {
     if (!element.current) return undefined;
+    // What is in view from the first need not wait two frames to be told so.
+    const { top, bottom } = element.current.getBoundingClientRect();
+    if (bottom > -room && top < innerHeight + room) onChange(true);
     const observer = new IntersectionObserver(
       (entries) => onChange(entries[entries.length - 1]!.isIntersecting),
-      { rootMargin: margin },
+      { rootMargin: `${room}px` },
     );
     observer.observe(element.current);
     return () => observer.disconnect();

@@ -43,7 +43,7 @@ export function Grid(props: GridProps) {
   const body = useRef<HTMLDivElement>(null);
   const outline = rows.outline.value;
   const tick = rows.tick.value;
-  const height = phone ? 72 : props.touch ? 44 : 32;
+  const height = phone ? 80 : props.touch ? 44 : 32;
   const matched = outline?.matched ?? 0;
   const groups = props.grouped ? (outline?.groups ?? []) : [];
   const lines = useMemo(
@@ -129,9 +129,11 @@ export function Grid(props: GridProps) {
     if (cell && row) cell.title = told(row, columns[Number(cell.ariaColIndex) - 2], common);
   };
 
-  const widths = [phone ? 0 : FIRST_WIDTH[view.value.wide ? "wide" : "narrow"], ...columns.map(widthOf)];
+  const named = phone ? 0 : FIRST_WIDTH[view.value.wide ? "wide" : "narrow"];
+  const widths = [named, ...columns.map(widthOf)];
   const layout = {
-    "--columns": widths.map((width) => `${width}px`).join(" "),
+    // Names are given the room that is left over.
+    "--columns": [`minmax(${named}px, 480px)`, ...widths.slice(1).map((width) => `${width}px`)].join(" "),
     "--width": `${widths.reduce((sum, width) => sum + width, 0)}px`,
     "--row": `${height}px`,
   };
