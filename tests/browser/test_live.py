@@ -79,6 +79,22 @@ def test_what_is_logged_appears_without_a_reload(root: Path, seen: Seen) -> None
     assert again == loads
 
 
+def test_a_card_asks_once_for_what_it_shows(root: Path, seen: Seen) -> None:
+    run = started(root, name="once")
+    for step in range(50):
+        run.log({"loss": float(step), "lr": 1.0}, step=step)
+    run.finish("finished")
+    asked: list[str] = []
+    tab = seen.context.new_page()
+    heard = lambda frame: asked.append(str(frame)) if '"chart"' in str(frame) else None  # noqa: E731
+    tab.on("websocket", lambda socket: socket.on("framesent", heard))
+    tab.goto(seen.served.url(f"/run/{key_of(run)}"))
+    for metric in ("loss", "lr"):
+        expect(line_of_sight(tab, metric)).to_be_visible()
+    tab.wait_for_timeout(300)
+    assert len(asked) == 2, asked
+
+
 def test_a_new_line_is_seen_within_half_a_second(root: Path, seen: Seen) -> None:
     """The median of nine; measured 0.10 s, of which the server's tick is up to 0.1 s."""
     run = started(root)

@@ -194,6 +194,22 @@ def test_while_a_long_run_is_read_a_page_is_told_how_far_it_is(
     assert 0 < parts[0] < parts[-1] <= size
 
 
+def test_what_is_asked_for_the_first_time_does_not_wait_for_the_next_turn(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hub, "HZ", 1 / 60)
+    session, key = started(tmp_path)
+    session.log({"loss": 1.0, "lr": 0.1}, step=1)
+    with (
+        serving(tmp_path) as client,
+        client.websocket_connect("ws://127.0.0.1/ws", ["cupel.v1"]) as socket,
+    ):
+        for name, metric in (("a", "loss"), ("b", "lr"), ("a", "lr")):
+            say(socket, type="sub", id=name, query={**chart_of(key), "metric": metric})
+            assert hear(socket, "chart")[:64].rstrip(b"\0").decode() == name
+    session.finish("finished")
+
+
 def test_a_client_asks_for_no_more_than_is_allowed(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.finish("finished")

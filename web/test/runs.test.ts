@@ -2,6 +2,7 @@
 
 import assert from "node:assert/strict";
 import { test } from "node:test";
+import { called } from "../src/runs/called.ts";
 import { type Question, Rows, address } from "../src/runs/rows.ts";
 import { MOST_SELECTED, extended, listed, nextSort, toggled, unlisted } from "../src/runs/selection.ts";
 import { Lines, MOST_WINDOWS, WINDOW, Windows, nameOf, windowsOf } from "../src/runs/windows.ts";
@@ -223,4 +224,14 @@ test("what a filter would read otherwise is put in quotes", () => {
   assert.equal(asSearch("my run"), 'name~"my run"');
   assert.equal(asSearch("gpt"), "name~gpt");
   assert.equal(asSearch("a<1"), null);
+});
+
+test("runs of one name are told apart by what a person would say", () => {
+  const of = (id: string, name: string | null) => called({ id, name });
+  assert.deepEqual(of("wide-wave-lr0.1-s3-0123abcd", "wide-wave"), { name: "wide-wave", id: "lr0.1-s3" });
+  assert.deepEqual(of("20261122-010137-train-74b7374-f3f8", "train"), { name: "train", id: "f3f8" });
+  assert.deepEqual(of("my-own-id", "train"), { name: "train", id: "my-own-id" });
+  assert.deepEqual(of("train-0123abcd", "train"), { name: "train", id: "train-0123abcd" });
+  assert.deepEqual(of("only", null), { name: "only", id: "" });
+  assert.deepEqual(of("only", "only"), { name: "only", id: "" });
 });

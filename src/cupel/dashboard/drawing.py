@@ -46,9 +46,9 @@ COLOURS: dict[str, list[str]] = {
         "#00805c",
         "#a64d84",
         "#8a6d00",
-        "#2f7fa8",
+        "#2b2f36",
         "#6b4fb3",
-        "#555f6b",
+        "#8190a0",
     ],
     "dark": [
         "#56b4e9",
@@ -56,9 +56,9 @@ COLOURS: dict[str, list[str]] = {
         "#33c79a",
         "#e08cc0",
         "#e6cf4a",
-        "#8fd0f5",
+        "#f2f4f7",
         "#b9a3f2",
-        "#aab4c0",
+        "#85919e",
     ],
 }
 DASHES: list[list[int]] = [[], [7, 4], [2, 3], [10, 3, 2, 3]]

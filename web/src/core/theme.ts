@@ -34,9 +34,10 @@ effect(() => {
 });
 
 // After Okabe and Ito (2008), for colour-blind eyes; each has 3:1 against its background.
+// Their sky blue is too near to blue on a thin line: black or white stands for it.
 const COLOURS: Record<Theme, string[]> = {
-  light: ["#0b6fb3", "#c2570c", "#00805c", "#a64d84", "#8a6d00", "#2f7fa8", "#6b4fb3", "#555f6b"],
-  dark: ["#56b4e9", "#f0a04b", "#33c79a", "#e08cc0", "#e6cf4a", "#8fd0f5", "#b9a3f2", "#aab4c0"],
+  light: ["#0b6fb3", "#c2570c", "#00805c", "#a64d84", "#8a6d00", "#2b2f36", "#6b4fb3", "#8190a0"],
+  dark: ["#56b4e9", "#f0a04b", "#33c79a", "#e08cc0", "#e6cf4a", "#f2f4f7", "#b9a3f2", "#85919e"],
 };
 const DASHES = [[], [7, 4], [2, 3], [10, 3, 2, 3]];
 

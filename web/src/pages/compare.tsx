@@ -8,7 +8,8 @@ import { get, useLive } from "../core/live.ts";
 import { go, path, query, set, to } from "../core/url.ts";
 import { ChartGrid } from "../parts/charts.tsx";
 import { Choice, Empty, Link, Loading, Problem, Status } from "../parts/parts.tsx";
-import { Line, called, shown } from "../runs/cells.tsx";
+import { called } from "../runs/called.ts";
+import { Line, shown } from "../runs/cells.tsx";
 import type { Cell, Comparison, MetricLine, RunsState, TableRow } from "../types/runs.ts";
 
 const VIEWS = [
@@ -70,7 +71,7 @@ export default function Compare(_: PageProps) {
         <Choice label="What is shown" options={VIEWS} value={view as "all"} onChange={(next) => set({ view: next === "all" ? null : next })} />
       </div>
       {error.value && <Problem text={error.value} again={() => again.value++} />}
-      <Cards runs={data.runs} keys={keys} />
+      {view !== "charts" && <Cards runs={data.runs} keys={keys} names={labels(data.runs)} />}
       {shows("settings") && <Settings data={data} />}
       {shows("metrics") && <Metrics data={data} />}
       {shows("charts") && (
@@ -82,7 +83,7 @@ export default function Compare(_: PageProps) {
   );
 }
 
-function Cards(props: { runs: TableRow[]; keys: string[] }) {
+function Cards(props: { runs: TableRow[]; keys: string[]; names: Record<string, string> }) {
   const without = (key: string) => {
     const next = new URLSearchParams(query.value);
     next.delete("run");
@@ -92,7 +93,7 @@ function Cards(props: { runs: TableRow[]; keys: string[] }) {
   return (
     <ul class="sides">
       {props.runs.map((run, n) => {
-        const { name, id } = called(run);
+        const name = props.names[run.key]!;
         return (
           <li class="panel" key={run.key}>
             <div class="row nowrap-row">
@@ -100,8 +101,8 @@ function Cards(props: { runs: TableRow[]; keys: string[] }) {
               <Link to={to.run(run.key)} class="clip grow" title={run.key}>{name}</Link>
               <button type="button" class="plain icon" aria-label={`Leave ${name} out`} title="Leave this run out" onClick={() => without(run.key)}>✕</button>
             </div>
-            <p class="faint clip" title={run.key}>{run.project}{id && ` / ${id}`}</p>
-            <div class="row">
+            <p class="faint clip of" title={run.key}>{run.key.replace("/", " / ")}</p>
+            <div class="row how">
               <Status of={run.status} title={run.problem ?? undefined} />
               <span class="faint">step {run.step ?? "–"}, {duration(typeof run.seconds === "number" ? run.seconds : null)}</span>
             </div>

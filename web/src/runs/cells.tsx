@@ -51,12 +51,6 @@ export function Line(props: { n: number }) {
   );
 }
 
-/** Under which name a run is known to people, and what of its id tells it from its namesakes. */
-export function called(row: Pick<TableRow, "id" | "name">): { name: string; id: string } {
-  if (!row.name || row.name === row.id) return { name: row.id, id: "" };
-  return { name: row.name, id: /^\d{8}-\d{6}-.+-([0-9a-f]{4})$/.exec(row.id)?.[1] ?? row.id };
-}
-
 /** Of each setting that is shown, the value that most of the rows have. */
 export function usual(
   rows: Iterable<[number, TableRow]>,
