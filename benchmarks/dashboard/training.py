@@ -3,7 +3,7 @@
 Each repetition is one training that goes through the conditions again and again, some hundred
 steps in each, and it is compared with itself: two processes of the same code differ by several
 percent here, and the machine has two speeds, of which it keeps one for seconds. A cycle is absent,
-live, stopped (SIGSTOP, the page open), killed (SIGKILL, the page open), and its blocks are compared
+live and stopped (SIGSTOP, the page open) in turns, killed (the page open); its blocks are compared
 with the mean of the absent ones before and after. Of a repetition the median over its cycles
 counts; the intervals are Student's, 95 %, over repetitions. The browser runs all the time, in
 `absent` with an empty page.
@@ -20,6 +20,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ HERE = Path(__file__).parent
 CONDITIONS = ("absent", "live", "stopped", "killed")
 KINDS = ("wall_ms", "cpu_ms")
 WITHIN = 0.01
+PATIENCE_S = 300
 
 
 def measure(
@@ -107,12 +109,12 @@ def _training(playwright: Any, cycles: int, steps: int) -> list[dict[str, dict[s
         key = line(process)
         tab = stack.enter_context(opened(playwright))
         tab.settle()
-        taken = [_cycle(tab, process, root, key, steps) for _ in range(cycles)]
+        taken = [_cycle(tab, process, root, key, steps, odd=n % 2 == 1) for n in range(cycles)]
         return [*taken, {"absent": _block(process, steps)}]
 
 
 def _cycle(
-    tab: Tab, process: subprocess.Popen[str], root: Path, key: str, steps: int
+    tab: Tab, process: subprocess.Popen[str], root: Path, key: str, steps: int, *, odd: bool
 ) -> dict[str, dict[str, float]]:
     """A block of steps in each condition."""
     found = {"absent": _block(process, steps)}
@@ -120,11 +122,12 @@ def _cycle(
         tab.page.goto(servers.run_page(server.address, key), wait_until="commit")
         tab.page.wait_for_selector(".card .chart canvas", timeout=60_000)
         tab.page.wait_for_timeout(1000)
-        before = server.cpu()
-        found["live"] = _block(process, steps)
-        found["live"]["server_cpu"] = (server.cpu() - before) / found["live"]["seconds"]
-        server.kill(signal.SIGSTOP)
-        found["stopped"] = _block(process, steps)
+        for name in ("stopped", "live") if odd else ("live", "stopped"):
+            server.kill(signal.SIGSTOP if name == "stopped" else signal.SIGCONT)
+            tab.page.wait_for_timeout(300)
+            before = server.cpu()
+            found[name] = _block(process, steps)
+            found[name]["server_cpu"] = (server.cpu() - before) / found[name]["seconds"]
         server.kill(signal.SIGKILL)
         found["killed"] = _block(process, steps)
     tab.page.goto("about:blank")
@@ -138,5 +141,11 @@ def _block(process: subprocess.Popen[str], steps: int) -> dict[str, float]:
     assert process.stdout is not None
     process.stdin.write(f"{steps}\n")
     process.stdin.flush()
-    told: dict[str, float] = json.loads(process.stdout.readline())
+    late = threading.Timer(PATIENCE_S, process.kill)
+    late.start()
+    said = process.stdout.readline()
+    late.cancel()
+    if not said:
+        raise SystemExit(f"the training ended before {steps} steps were made")
+    told: dict[str, float] = json.loads(said)
     return {**told, "server_cpu": 0.0}

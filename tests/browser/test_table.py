@@ -58,6 +58,7 @@ def test_every_line_says_its_run_wherever_one_stops(seen: Seen) -> None:
     scrolled(tab, to=0)
     for top in (5000, 19_000, 0, 333, 11_111, 11_000, 32 * RUNS):
         scroll(tab, top)
+        expect(tab.locator(f"#line-{min(top // 32 + 1, RUNS - 1)}")).to_be_attached()
         expect(tab.locator(".body [aria-busy=true]")).to_have_count(0)
         found = tab.locator(".body .line").evaluate_all(
             "lines => lines.map((line) => [+line.ariaRowIndex, line.style.top, line.innerText])"

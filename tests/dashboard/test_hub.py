@@ -207,6 +207,10 @@ def test_what_is_asked_for_the_first_time_does_not_wait_for_the_next_turn(
         for name, metric in (("a", "loss"), ("b", "lr"), ("a", "lr")):
             say(socket, type="sub", id=name, query={**chart_of(key), "metric": metric})
             assert hear(socket, "chart")[:64].rstrip(b"\0").decode() == name
+        for name in "cdefgh":  # at once: some come while others are being answered
+            say(socket, type="sub", id=name, query=chart_of(key))
+        heard = {hear(socket, "chart")[:64].rstrip(b"\0").decode() for _ in "cdefgh"}
+        assert heard == set("cdefgh")
     session.finish("finished")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cupel.dashboard import chart, store
+from cupel.dashboard import chart, standing, store
 from cupel.dashboard.queries import ChartQuery
 from cupel.dashboard.store import Store
 from cupel.record.session import Session
@@ -50,3 +50,23 @@ def test_a_store_that_is_closed_keeps_nothing_more(
     found.close()
     chart.snapshot(found, ChartQuery(runs=[key], metric="loss"))
     assert not kept(tmp_path)
+
+
+def test_losses_are_held_against_what_the_newest_session_says_of_its_data(tmp_path: Path) -> None:
+    session = Session.start(root=tmp_path, project="p", name="one", config={}, identity="one")
+    session.begin_at(0)
+    session.log({"loss": 3.0}, step=1)
+    key, found = f"p/{session.run_id}", Store(tmp_path)
+    assert standing.metrics(found, [key]).references == []
+    session.describe(references={"bigram": 2.4, "chance": 4.6, "odd": float("nan"), "text": "x"})
+    told = {(one.metric, one.label): one.value for one in standing.metrics(found, [key]).references}
+    assert told == {
+        ("loss", "bigram entropy"): 2.4, ("val_loss", "bigram entropy"): 2.4,
+        ("loss", "chance"): 4.6, ("val_loss", "chance"): 4.6,
+    }  # fmt: skip
+    session.describe(references=[1, 2])
+    assert standing.metrics(found, [key]).references == []
+    (session.dir / "env.json").write_text("no JSON")
+    assert standing.metrics(found, [key]).references == []
+    session.finish("finished")
+    found.close()

@@ -154,6 +154,27 @@ def test_nobody_waits_for_what_is_written_later(run_dir: Path) -> None:
     assert len(cached(run_dir)) == 4  # as ever: who reads, writes
 
 
+def test_what_is_written_late_replaces_nothing_that_is_fuller(run_dir: Path) -> None:
+    works: list[Callable[[], object]] = []
+    with compaction.put_off(works.append):
+        RunRecord(run_dir).series("m/3")
+    told(run_dir)  # another reader has asked for all, and kept it
+    before = {name: (cache_of(run_dir) / name).read_bytes() for name in cached(run_dir)}
+    for work in works:
+        assert work() is not None
+    assert {name: (cache_of(run_dir) / name).read_bytes() for name in cached(run_dir)} == before
+
+
+def test_what_is_written_late_of_a_run_that_is_gone_is_not_written(run_dir: Path) -> None:
+    works: list[Callable[[], object]] = []
+    with compaction.put_off(works.append):
+        told(run_dir)
+    shutil.rmtree(run_dir)
+    for work in works:
+        assert work() is None
+    assert not cached(run_dir)
+
+
 def test_what_cannot_be_written_later_harms_nobody(run_dir: Path) -> None:
     works: list[Callable[[], object]] = []
     with compaction.put_off(works.append):

@@ -1,4 +1,4 @@
-"""The WebSocket of the page: what it asked for, and what is new, at most ten times a second.
+"""The WebSocket of the page: what it asked for, at once; what is new, at most ten times a second.
 
 Protocol `cupel.v1`. Text frames are JSON, binary ones are charts (`cupel.dashboard.frames`).
 
@@ -11,7 +11,7 @@ Protocol `cupel.v1`. Text frames are JSON, binary ones are charts (`cupel.dashbo
     server → page  welcome {proto, server, now, hz, root}
                    snapshot, append (binary)              {id, cursor, from, to, cut, curves, …}
                    state   {id, name, data}
-                   reading {id, read, of}                 bytes, while a chart takes over a second
+                   reading {id, read, of}                 bytes of a file, while a chart takes long
                    at      {id, n, points}
                    pong    {n, now}; beat {now} every 10 s
                    refused {id?, error}
@@ -242,11 +242,13 @@ class Hub:
     async def _rest(self, client: _Client, until: float) -> None:
         """Wait for the next turn; what is asked for the first time meanwhile does not."""
         while (left := until - time.monotonic()) > 0:
-            client.fresh.clear()
-            with contextlib.suppress(TimeoutError):
+            try:
                 await asyncio.wait_for(client.fresh.wait(), left)
-                if not client.paused:
-                    await self._update_all(client, first=True)
+            except TimeoutError:
+                return
+            client.fresh.clear()  # and not before: something may have been asked meanwhile
+            if not client.paused:
+                await self._update_all(client, first=True)
 
     async def _update_all(self, client: _Client, *, first: bool = False) -> None:
         """Send what is new of all that is stale, or of what has never been looked at."""
@@ -281,10 +283,15 @@ class Hub:
         news = asyncio.ensure_future(self._news(name, sub))
         try:
             while not (await asyncio.wait({news}, timeout=READING_S))[0]:
-                if far := self.store.being_read(sub.runs):
+                if not isinstance(sub.query, ChartQuery) or client.paused:
+                    continue
+                if client.subs.get(name) is sub and (far := self.store.being_read(sub.runs)):
                     read, of = far
                     told = {"type": "reading", "id": name, "read": read, "of": of}
-                    await self._say(client, told)
+                    with contextlib.suppress(
+                        WebSocketDisconnect, RuntimeError
+                    ):  # the page has gone
+                        await self._say(client, told)
             return news.result()
         finally:
             news.cancel()

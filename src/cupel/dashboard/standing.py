@@ -8,7 +8,6 @@ did before.
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
 STRETCHES = 512  # in which the least value is looked for first
 NEWEST = 20_000  # points that pace, trend and anomalies look at
 HEADLINES = ("loss", "train/loss", "train_loss", "val_loss")
+ENTROPIES = ("unigram", "bigram")  # of a corpus, as a workload names them
 SILENT_TIMES = 5  # the longest usual gap between two lines, at least a minute
 
 
@@ -337,21 +337,10 @@ def metrics(store: Store, keys: list[str]) -> MetricsState:
     for key in keys:
         with store.reading(key) as run:
             names |= dict.fromkeys(names_of(store, key, run))
-            data = run.record.run.get("data")
-        for label, value in _entropies(data):
+            told = run.references()
+        for name, value in told.items():
+            label = f"{name} entropy" if name in ENTROPIES else name
             for metric in ("loss", "val_loss"):
                 references[metric, value, label] = Reference(metric, value, label)
     distinct = list(references.values())
     return MetricsState(list(names), distinct if len(distinct) <= 8 else [])
-
-
-def _entropies(data: Any) -> list[tuple[str, float]]:
-    """Entropies of the corpus, in nats a token, as the record of a run has them."""
-    found = data.get("entropies") if isinstance(data, dict) else None
-    if not isinstance(found, dict):
-        return []
-    return [
-        (f"{name} entropy", float(value))
-        for name, value in found.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    ]

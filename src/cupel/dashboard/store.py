@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import logging
 import math
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -20,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cupel.dashboard.names import Names
-from cupel.errors import UnknownName, UsageError
+from cupel.errors import RecordError, UnknownName, UsageError
 from cupel.names import refusal
 from cupel.record import compaction, layout
 from cupel.record.index import Index, Row
@@ -30,12 +32,14 @@ from cupel.record.series import STEP, TIME, Logged
 
 T = TypeVar("T")
 
+_logger = logging.getLogger(__name__)
+
 MOST_OPEN = 64
 ROWS_S = 1.0  # how old the table of runs may be
 RESTS = 10  # times what a look at all runs takes pass until the next one
 SESSIONS_S = 30.0  # how old the word that a session lives may be
 THREADS = 4
-PAUSE_S = 0.5  # before each file that keeps columns is written: answers come first
+PAUSE_S = 0.5  # before columns are written to files: answers come first
 
 
 @dataclass(slots=True)
@@ -50,6 +54,7 @@ class OpenRun:
     _sessions: list[SessionInfo] = field(default_factory=list)
     _state: tuple[int, ...] | None = None
     _told: tuple[int, ...] | None = ()
+    _references: tuple[tuple[int, ...] | None, dict[str, float]] = (None, {})
 
     def sessions(self) -> list[SessionInfo]:
         """All sessions, oldest first; whether one lives may be half a minute old."""
@@ -77,6 +82,25 @@ class OpenRun:
     def names_are_all(self) -> bool:
         """Whether `names` has looked at every line."""
         return not self._names.skipped
+
+    def references(self) -> dict[str, float]:
+        """What the losses of the newest session may be held against, by name: a corpus' entropies.
+
+        A session notes them in its env.json when it has its data.
+        """
+        sessions = self.sessions()
+        if not sessions:
+            return {}
+        path = sessions[-1].dir / layout.ENVIRONMENT
+        try:
+            stat = path.stat()
+            state = stat.st_ino, stat.st_mtime_ns
+            if state != self._references[0]:
+                found = sessions[-1].environment.get("references")
+                self._references = state, _numbers(found)
+        except (OSError, RecordError):
+            return {}
+        return self._references[1]
 
     def logged(self, *keys: str) -> tuple[list[SessionInfo], Logged]:
         """The sessions and the columns of some keys; step and time are none."""
@@ -110,6 +134,8 @@ class Store:
         self._open_lock = threading.Lock()
         self._pool = ThreadPoolExecutor(THREADS, "cupel-read")
         self._after = ThreadPoolExecutor(1, "cupel-keep")
+        self._works: deque[tuple[OpenRun, Callable[[], object]]] = deque()
+        self._works_lock = threading.Lock()
 
     def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
         """The rows of all runs, newest first, about so many seconds old. Not to be changed."""
@@ -191,17 +217,36 @@ class Store:
         def told(read: int, of: int) -> None:
             opened.read = read, of
 
-        with opened.lock, watched(told), compaction.put_off(self._put_off):
+        later = functools.partial(self._put_off, opened)
+        with opened.lock, watched(told), compaction.put_off(later):
             try:
                 opened.renew()
                 yield opened
             finally:
                 opened.read = None
 
-    def _put_off(self, work: Callable[[], object]) -> None:
-        """Have something done when those who wait have been answered."""
-        with contextlib.suppress(RuntimeError):  # the server ends
-            self._after.submit(_after_a_pause, work)
+    def _put_off(self, opened: OpenRun, work: Callable[[], object]) -> None:
+        """Have columns written when those who wait have been answered."""
+        with self._works_lock:
+            self._works.append((opened, work))
+            begun = len(self._works) > 1
+        if not begun:
+            with contextlib.suppress(RuntimeError):  # the server ends
+                self._after.submit(self._keep)
+
+    def _keep(self) -> None:
+        """Write what is to be written; of a run whose columns are in files none stay in memory."""
+        time.sleep(PAUSE_S)
+        while self._works:
+            opened, work = self._works[0]
+            try:
+                if work() is not None:
+                    with opened.lock:
+                        opened.record.forget()
+            except Exception as error:
+                _logger.warning("columns cannot be kept: %r", error)
+            with self._works_lock:
+                self._works.popleft()
 
     def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
         """Of the first of some runs whose lines are being read: how many bytes of how many."""
@@ -225,9 +270,15 @@ class Store:
         return key
 
 
-def _after_a_pause(work: Callable[[], object]) -> None:
-    time.sleep(PAUSE_S)
-    work()
+def _numbers(found: Any) -> dict[str, float]:
+    """The finite numbers of a mapping that somebody else wrote."""
+    if not isinstance(found, dict):
+        return {}
+    return {
+        str(name): float(value)
+        for name, value in found.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }
 
 
 def key_of(row: Row) -> str:

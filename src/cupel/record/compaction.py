@@ -165,6 +165,11 @@ def put_off(later: Callable[[Callable[[], object]], object]) -> Iterator[None]:
 def _kept(growing: Growing, cache: Path, name: str, source: Signature) -> Mapped | None:
     """Keep a table's columns in files; None where they cannot be written."""
     with contextlib.suppress(OSError):
+        if signature(growing.path) != source:  # the run was moved to the trash meanwhile
+            return None
+        there = Mapped.open(cache, name, source)
+        if there is not None and there.covers(growing.wanted):  # somebody else wrote as much
+            return there
         _write(growing, cache, name, source)
         return Mapped.open(cache, name, source)
     return None
@@ -266,12 +271,14 @@ def _write(table: Growing, folder: Path, name: str, source: Signature) -> None:
     bin_ = _Bin()
     rows: list[_RowsEntry] = []
     numbers: dict[int, int] = {}
+    held: list[Column] = []  # or another's rows might come to lie where some have lain
     keys: dict[str, _KeyEntry] = {}
     for key, kind in table.kinds.items():
         column = table.column(key)
         if column is None:
             keys[key] = _KeyEntry(kind)
             continue
+        held.append(column)
         number = numbers.setdefault(id(column.rows), len(rows))
         if number == len(rows):
             rows.append(_rows_entry(column.rows, bin_))

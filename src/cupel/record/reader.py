@@ -147,6 +147,10 @@ class RunRecord:
         if bool(before) != bool(self.run):
             self.__dict__.pop("_metrics", None)  # it was made without the place of the cache
 
+    def forget(self) -> None:
+        """Let go of the columns that were read; the next question reads or maps them."""
+        self.__dict__.pop("_metrics", None)
+
     @property
     def run_id(self) -> str:
         """The run's id: the name of its folder."""

@@ -235,6 +235,8 @@ export class Plot {
     ctx.strokeStyle = look.soft;
     ctx.fillStyle = look.soft;
     ctx.font = `${10 * ratio}px ${look.family}`;
+    ctx.textAlign = "left"; // the axes have left theirs
+    ctx.textBaseline = "alphabetic";
     ctx.lineWidth = ratio;
     ctx.setLineDash([2 * ratio, 3 * ratio]);
     const { low, high } = this.range;

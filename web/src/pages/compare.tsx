@@ -71,7 +71,7 @@ export default function Compare(_: PageProps) {
         <Choice label="What is shown" options={VIEWS} value={view as "all"} onChange={(next) => set({ view: next === "all" ? null : next })} />
       </div>
       {error.value && <Problem text={error.value} again={() => again.value++} />}
-      {view !== "charts" && <Cards runs={data.runs} keys={keys} names={labels(data.runs)} />}
+      {(view !== "charts" || data.runs.length === 1) && <Cards runs={data.runs} keys={keys} names={labels(data.runs)} />}
       {shows("settings") && <Settings data={data} />}
       {shows("metrics") && <Metrics data={data} />}
       {shows("charts") && (
@@ -221,14 +221,16 @@ function told(line: MetricLine): string {
   return line.statistic + goal;
 }
 
-/** Names, with what tells runs of one name apart. */
+/** Names, with what tells runs of one name apart; the whole key where nothing shorter does. */
 function labels(runs: TableRow[]): Record<string, string> {
-  const counts = new Map<string, number>();
-  for (const run of runs) counts.set(called(run).name, (counts.get(called(run).name) ?? 0) + 1);
-  return Object.fromEntries(
-    runs.map((run) => {
-      const { name } = called(run);
-      return [run.key, counts.get(name) === 1 ? name : `${name} ${called(run).id || run.project}`];
-    }),
-  );
+  const names = runs.map((run) => called(run));
+  const counted = (texts: string[]) => {
+    const counts = new Map<string, number>();
+    for (const text of texts) counts.set(text, (counts.get(text) ?? 0) + 1);
+    return (text: string) => counts.get(text) === 1;
+  };
+  const own = counted(names.map(({ name }) => name));
+  const longer = names.map(({ name, id }, n) => (own(name) ? name : `${name} ${id || runs[n]!.project}`));
+  const apart = counted(longer);
+  return Object.fromEntries(runs.map((run, n) => [run.key, apart(longer[n]!) ? longer[n]! : run.key]));
 }

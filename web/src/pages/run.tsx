@@ -195,7 +195,7 @@ function Configuration(props: { run: string }) {
     `${name} ${JSON.stringify(value)}`.toLowerCase().includes(wanted.value.toLowerCase()),
   );
   const origins = data.value.origins ?? {};
-  const known = [...new Set(rows.map(([name]) => origins[name] ?? ""))];
+  const known = [...new Set(Object.keys(flat(data.value.config)).map((name) => origins[name] ?? ""))];
   const source = known.length === 1 ? known[0] : null; // else each line says its own
   return (
     <section class="stack" aria-label="Configuration">

@@ -49,8 +49,15 @@ type Drawing = { Plot: typeof Plot };
 const PLOT_MS = 5_000;
 let drawing: Promise<Drawing> | null = null;
 
+/** Begin to fetch the part that draws; should it fail now, a card that is seen tries again. */
+export function fetchAhead(): void {
+  fetched().catch(() => {
+    drawing = null;
+  });
+}
+
 /** The part that draws, fetched once; a failure is remembered until the page is loaded anew. */
-export function fetched(): Promise<Drawing> {
+function fetched(): Promise<Drawing> {
   drawing ??= Promise.race([
     import("../core/plot.ts"),
     new Promise<never>((_, reject) =>
@@ -144,7 +151,7 @@ function Shown(props: CardProps) {
       if (!element.clientWidth) return; // hidden, since it cannot be drawn
       plot.current?.resize();
       if (Math.abs(element.clientWidth - width.value) > 0.2 * width.value) {
-        width.value = element.clientWidth; console.log("W", element.clientWidth, element.getBoundingClientRect().width, element.parentElement!.getBoundingClientRect().width, element.parentElement!.parentElement!.getBoundingClientRect().width, document.styleSheets.length);
+        width.value = element.clientWidth;
       }
     });
     resized.observe(element);
@@ -205,7 +212,7 @@ function Shown(props: CardProps) {
     pointed.current = { place: Number.NaN, asked: 0 };
     points.value = [];
     return () => asked.end();
-  }, [question]);
+  }, [wide ? question : null]);
 
   // What only changes how it is drawn.
   useEffect(() => paint(draw), [
@@ -274,7 +281,12 @@ function Shown(props: CardProps) {
         <Sparks data={data.current} why={failed.value} label={(run) => labelOf(run, props)} />
       )}
       {state.value === "empty" && <p class="chart-note">nothing logged in this range</p>}
-      {state.value === "waiting" && <p class="chart-note" role="status">{waits(reading.value)}</p>}
+      {state.value === "waiting" && (
+        <p class="chart-note">
+          <span role="status">{reading.value === null ? "fetching …" : "reading the record"}</span>
+          {reading.value !== null && <span aria-hidden="true">: {Math.floor(100 * reading.value)} % of this file</span>}
+        </p>
+      )}
       {unmarked(data.current) > 0 && (
         <p class="chart-note clipped">
           {unmarked(data.current)} more stretches hold values that are not finite
@@ -397,11 +409,6 @@ function labelOfCurve(
   if (facts.role === "group") return `${facts.label} (${facts.runs?.length ?? 0} runs)`;
   const name = labelOf(facts.run, card);
   return facts.role === "tail" ? `${name}, left by session ${facts.session}` : name;
-}
-
-/** What stands in a card that has nothing to show yet. */
-function waits(part: number | null): string {
-  return part === null ? "fetching …" : `reading the record: ${Math.floor(100 * part)} %`;
 }
 
 /** How many stretches with values that are not finite have no mark. */

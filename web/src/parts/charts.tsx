@@ -4,13 +4,13 @@ import { useSignal } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import { useLive } from "../core/live.ts";
 import { query, set } from "../core/url.ts";
-import { ChartCard, fetched, type Reference, type Settings, Swatch } from "./card.tsx";
+import { ChartCard, fetchAhead, type Reference, type Settings, Swatch } from "./card.tsx";
 import { stroke } from "../core/theme.ts";
 import { Choice, Empty, Loading, Problem } from "./parts.tsx";
 
 export { ChartCard } from "./card.tsx";
 
-fetched().catch(() => {}); // on its way while the metrics are asked for; a card tells of a failure
+fetchAhead(); // on its way while the metrics are asked for
 
 type Metrics = { metrics: string[]; references: Reference[] };
 

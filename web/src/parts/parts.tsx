@@ -137,8 +137,8 @@ export function useSeen(onChange: (seen: boolean) => void, room = 300) {
   useLayoutEffect(() => {
     if (!element.current) return undefined;
     // What is in view from the first need not wait two frames to be told so.
-    const { top, bottom } = element.current.getBoundingClientRect();
-    if (bottom > -room && top < innerHeight + room) onChange(true);
+    const { top, bottom, width } = element.current.getBoundingClientRect();
+    if (width > 0 && bottom > -room && top < innerHeight + room) onChange(true);
     const observer = new IntersectionObserver(
       (entries) => onChange(entries[entries.length - 1]!.isIntersecting),
       { rootMargin: `${room}px` },

@@ -57,7 +57,11 @@ export function Grid(props: GridProps) {
     [tick, props.differences, columns],
   );
 
-  const slots = view.value.seen + CHUNK + 2 * AROUND; // elements, used again and again
+  // Elements, used again and again. Never fewer: with another number each would be another line's,
+  // also the one that has the focus.
+  const most = useRef(0);
+  most.current = Math.max(most.current, view.value.seen);
+  const slots = most.current + CHUNK + 2 * AROUND;
   const first = Math.max(0, Math.min(view.value.first - AROUND, lines.count - slots));
   const last = Math.min(lines.count, first + slots);
   const drawn = inPlace(first, last, slots, useRestingFirst(first));
@@ -123,12 +127,21 @@ export function Grid(props: GridProps) {
     event.preventDefault();
   };
 
-  const tell = (event: PointerEvent) => {
-    const cell = (event.target as Element).closest<HTMLElement>(".body .cell");
-    const place = cell && lines.at(Number(cell.closest(".line")?.ariaRowIndex) - 2);
-    const row = place && place.row !== null ? rows.row(place.row) : null;
-    if (cell && row) cell.title = told(row, columns[Number(cell.ariaColIndex) - 2], common);
+  const titled = useRef<HTMLElement | null>(null);
+  const untell = () => {
+    titled.current?.removeAttribute("title");
+    titled.current = null;
   };
+  const tell = (event: PointerEvent) => {
+    untell();
+    const cell = (event.target as Element).closest<HTMLElement>(".body .cell");
+    const place = cell && lines.at(numbered(cell.closest(".line"), "aria-rowindex") - 2);
+    const row = place && place.row !== null ? rows.row(place.row) : null;
+    if (!cell || !row) return;
+    cell.title = told(row, phone ? undefined : columns[numbered(cell, "aria-colindex") - 2], common);
+    titled.current = cell;
+  };
+  useEffect(untell, [first, tick, columns]); // the element may be another run's now
 
   const named = phone ? 0 : FIRST_WIDTH[view.value.wide ? "wide" : "narrow"];
   const widths = [named, ...columns.map(widthOf)];
@@ -153,6 +166,7 @@ export function Grid(props: GridProps) {
       style={layout}
       onKeyDown={key}
       onPointerOver={tell}
+      onPointerLeave={untell}
     >
       <Head {...props} />
       <div class="body" ref={body} role="rowgroup" style={{ height: `${lines.count * height}px` }}>
@@ -259,6 +273,7 @@ function Row(props: Shared & { place: number; row: TableRow | null }) {
     <Link to={row.key && to.run(row.key)} class="clip" tabIndex={-1}>
       {!props.project && <span class="faint">{row.project ? `${row.project} / ` : EMPTY}</span>}
       {`${name} `}<span class="faint">{id || EMPTY}</span>
+      {row.problem && <span class="unseen">{row.problem}</span>}
     </Link>
   );
   return (
@@ -330,7 +345,7 @@ function CardRest(props: { row: TableRow; columns: readonly Column[] }) {
   const told = columns.filter(({ ask }) => ask !== "status" && shown(row.values[ask]) !== "–");
   return (
     <div class="cell rest" role="gridcell" aria-colindex={2}>
-      <Status of={row.status} title={row.problem ?? undefined} />
+      <Status of={row.status} text={row.key ? row.status : EMPTY} />
       <span class="clip">
         {told.map((column) => (
           <span key={column.ask} class="run-fact">
@@ -447,6 +462,8 @@ function widthOf(column: Column): number {
   const longest = column.kind === "number" ? 9 : Math.max(8, ...column.examples.map((text) => text.length));
   return Math.round(Math.min(220, Math.max(92, 34 + 7.4 * Math.max(own.length, longest, prefix.length * 0.8))));
 }
+
+const numbered = (element: Element | null, name: string) => Number(element?.getAttribute(name) ?? Number.NaN);
 
 /** Lines in such an order that none of their elements moves while one scrolls.
  *
