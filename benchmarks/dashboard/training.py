@@ -48,7 +48,7 @@ def measure(
         say(f"training: round {number + 1} of {rounds}")
         taken = _training(playwright, cycles, steps)
         for name in CONDITIONS:
-            blocks[name] += [cycle[name] for cycle in taken]
+            blocks[name] += [cycle[name] for cycle in taken if name in cycle]
             for kind in KINDS:
                 differ[name][kind].append(statistics.median(_more(taken, name, kind)))
     return {
