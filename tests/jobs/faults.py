@@ -196,11 +196,18 @@ class Tormentor:
 
     def _keep_up(self) -> None:
         """Start what has died anew."""
-        for pid, worker in list(self.workers.items()):
-            if worker.poll() is not None:
-                del self.workers[pid]
-                if pid not in self.hit:
-                    self.told.broken.append(f"worker {pid} ended with {worker.returncode}")
+        gone = [worker for worker in self.workers.values() if worker.poll() is not None]
+        for worker in gone:
+            del self.workers[worker.pid]
+        if any(worker.returncode == 0 for worker in gone):
+            self._look()  # the last run may have been accepted a moment ago, and they may go
+            if len(self.accepted) == len(self.tasks):
+                return
+        self.told.broken += [
+            f"worker {worker.pid} ended with {worker.returncode}"
+            for worker in gone
+            if worker.pid not in self.hit
+        ]
         while len(self.workers) < self.plan.workers:
             self.told.started += 1
             name = f"worker-{self.told.started:04d}"
