@@ -86,7 +86,11 @@ def test_a_card_asks_once_for_what_it_shows(root: Path, seen: Seen) -> None:
     run.finish("finished")
     asked: list[str] = []
     tab = seen.context.new_page()
-    heard = lambda frame: asked.append(str(frame)) if '"chart"' in str(frame) else None  # noqa: E731
+
+    def heard(frame: str | bytes) -> None:
+        if '"chart"' in str(frame):
+            asked.append(str(frame))
+
     tab.on("websocket", lambda socket: socket.on("framesent", heard))
     tab.goto(seen.served.url(f"/run/{key_of(run)}"))
     for metric in ("loss", "lr"):

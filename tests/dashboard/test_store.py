@@ -52,6 +52,17 @@ def test_a_store_that_is_closed_keeps_nothing_more(
     assert not kept(tmp_path)
 
 
+def test_what_waits_to_be_kept_is_not_begun_once_the_store_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PAUSE_S", 0.5)
+    key, found = long_run(tmp_path), Store(tmp_path)
+    chart.snapshot(found, ChartQuery(runs=[key], metric="loss"))
+    found.close()
+    found._after.shutdown(wait=True)
+    assert not kept(tmp_path)
+
+
 def test_losses_are_held_against_what_the_newest_session_says_of_its_data(tmp_path: Path) -> None:
     session = Session.start(root=tmp_path, project="p", name="one", config={}, identity="one")
     session.begin_at(0)

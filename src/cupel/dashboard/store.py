@@ -243,10 +243,11 @@ class Store:
                 if work() is not None:
                     with opened.lock:
                         opened.record.forget()
-            except Exception as error:
+            except Exception as error:  # without files all is as before, only slower
                 _logger.warning("columns cannot be kept: %r", error)
             with self._works_lock:
-                self._works.popleft()
+                if self._works:  # else the store was closed meanwhile
+                    self._works.popleft()
 
     def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
         """Of the first of some runs whose lines are being read: how many bytes of how many."""
@@ -261,7 +262,9 @@ class Store:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
 
     def close(self) -> None:
-        """End the threads; what they are at is not waited for."""
+        """End the threads; what they are at is not waited for, and what waits is not begun."""
+        with self._works_lock:
+            self._works.clear()
         for pool in (self._pool, self._after):
             pool.shutdown(wait=False, cancel_futures=True)
 

@@ -145,7 +145,7 @@ class RunRecord:
         except RecordError as error:
             self.run, self.problem = {}, str(error)
         if bool(before) != bool(self.run):
-            self.__dict__.pop("_metrics", None)  # it was made without the place of the cache
+            self.forget()  # they were read without the place of the cache
 
     def forget(self) -> None:
         """Let go of the columns that were read; the next question reads or maps them."""
