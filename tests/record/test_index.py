@@ -242,6 +242,7 @@ def test_the_columns_of_a_run_that_is_gone_go_too(tmp_path: Path) -> None:
         for step in range(8000):
             session.log({"loss": float(step)}, step=step)
         session.finish("failed")
+        RunRecord(session.run_dir).series("loss")
     table(tmp_path)
     columns = tmp_path / ".cache" / "columns" / "p"
     assert {path.name for path in columns.iterdir()} == {"a", "b"}

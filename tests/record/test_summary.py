@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbitrary_logs import RUNS, Log, regular, rows_of, write
-from cupel.record import compaction, layout, metrics
+from cupel.record import compaction, files, layout, metrics
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
-from cupel.record.summary import rule_of
+from cupel.record.summary import Summary, rule_of
+from cupel.record.verifying import check_run
 
 TOLD = ("loss", "val/loss", "epoch", "count", "flag")
 RULES = st.sampled_from(["last", "first", "min", "max", "mean", "none"])
@@ -107,6 +108,108 @@ def test_what_is_set_stands_over_what_was_logged(tmp_path: Path) -> None:
     assert RunRecord(session.run_dir).summary == {"loss": 8, "val/acc": 1, "note": "better"}
     assert RunRecord(session.run_dir).summarised().step == 2
     second.finish("failed")
+
+
+NUMBERS = st.one_of(
+    st.floats(),
+    st.integers(-(2**63), 2**64 - 1),
+    st.booleans(),
+    st.lists(st.floats(), max_size=2),
+)
+NAMES = st.sampled_from(["loss", "val/loss", "epoch", "count", "flag"])
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.integers(-1, 3), st.dictionaries(NAMES, NUMBERS, max_size=4))),
+    st.fixed_dictionaries({}, optional=dict.fromkeys(TOLD, RULES)),
+)
+def test_what_a_session_says_at_its_end_is_what_its_lines_come_to(
+    tmp_path_factory: pytest.TempPathFactory,
+    logged: list[tuple[int, dict[str, Any]]],
+    rules: dict[str, str],
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda fd: None)
+        root = tmp_path_factory.mktemp("root")
+        session = Session.start(root=root, project="p", name="n", config={}, identity="i")
+        for name, rule in rules.items():
+            session.define_metric(name, summary=rule)
+        step = 0
+        for ahead, values in logged:
+            step += ahead
+            session.log(values, step=step)
+        session.finish("finished")
+        record = RunRecord(session.run_dir)
+        found = record.summarised()
+        path = session.dir / layout.SESSION
+        fields = files.read_json(path)
+        files.write_json(path, {k: v for k, v in fields.items() if k != "last"})
+        again = RunRecord(session.run_dir)
+        assert repr((again.summarised().step, again.summary)) == repr((found.step, found.values))
+        columns = again.logged(None, again.sessions)
+        for key, at in found.steps.items():
+            told = columns.last(key)
+            assert told is not None
+            assert told[0] == at
+        went_back = any(ahead < 0 for ahead, _ in logged[1:])
+        assert fields["last"] is None or not went_back
+        assert check_run(session.run_dir).sound
+
+
+def finished(root: Path, **told: Any) -> Path:
+    """A run whose lines say 1 to 9, and whose session says what is given here."""
+    session = Session.start(root=root, project="p", name="n", config={}, identity="i")
+    for step in range(1, 10):
+        session.log({"loss": float(step)}, step=step)
+    session.finish("finished")
+    path = session.dir / layout.SESSION
+    fields = files.read_json(path)
+    assert fields["last"] == {"step": 9, "values": {"loss": 9.0}, "steps": {}}
+    files.write_json(path, fields | told)
+    return session.run_dir
+
+
+def test_the_summary_of_an_ended_run_reads_no_line(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path)
+    (lines,) = layout.segments(layout.session_dir(run_dir, 1), "metrics")
+    lines.write_bytes(b"x" * lines.stat().st_size)
+    assert RunRecord(run_dir).summarised() == Summary(9, {"loss": 9.0})
+    assert not check_run(run_dir).sound
+
+
+@pytest.mark.parametrize(
+    "last",
+    [None, 3, {}, {"step": 7}, {"step": 7, "values": {}}, {"step": "7", "values": {}, "steps": {}},
+     {"step": 7, "values": [1], "steps": {}}, {"step": 7, "values": {"loss": "8"}, "steps": {}},
+     {"step": 7, "values": {"loss": 8}, "steps": {"loss": "3"}}],
+    ids=repr,
+)  # fmt: skip
+def test_lines_are_read_where_a_session_says_nothing_sensible(tmp_path: Path, last: Any) -> None:
+    assert RunRecord(finished(tmp_path, last=last)).summarised() == Summary(9, {"loss": 9.0})
+
+
+def test_lines_are_read_where_they_are_not_those_that_were_written(tmp_path: Path) -> None:
+    run_dir = finished(tmp_path)
+    (lines,) = layout.segments(layout.session_dir(run_dir, 1), "metrics")
+    with lines.open("ab") as file:
+        file.write(b'{"_step": 10, "loss": 0.5}\n')
+    assert RunRecord(run_dir).summarised() == Summary(10, {"loss": 0.5})
+    lines.unlink()
+    assert RunRecord(run_dir).summarised() == Summary(0, {})
+
+
+def test_a_last_number_that_no_line_says_is_told(tmp_path: Path) -> None:
+    for last, told in (
+        ((8, {"loss": 9.0}, {"loss": 9}), "tells 8 as last _step; its lines say 9"),
+        ((9, {"loss": 8.0}, {}), "tells 8.0 as last loss; its lines say 9.0"),
+        ((9, {"lost": 1}, {"lost": 9}), "tells 1 as last lost; its lines say nothing"),
+        ((9, {"loss": 9.0}, {"loss": 8}), "tells 8 as step of loss; its lines say 9"),
+        ((9, [], {}), "last is no step with values and their steps"),
+    ):
+        said = dict(zip(("step", "values", "steps"), last, strict=True))
+        found = check_run(finished(tmp_path, last=said)).problems
+        assert str(found[0]) == f"sessions/0001/session.json: {told}"
 
 
 def test_the_summary_of_a_small_run_needs_no_numpy(tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def forget_the_end(run_dir: Path, number: int, **fields: Any) -> None:
     """Make a session one of an older version, which did not say what it wrote."""
     path = layout.session_dir(run_dir, number) / layout.SESSION
     said = files.read_json(path)
-    del said["files"]
+    del said["files"], said["last"]
     files.write_json(path, {**said, **fields})
 
 

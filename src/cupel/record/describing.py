@@ -196,6 +196,7 @@ class Describing(Saying):
             lost=self.lost,
             problems=dict(self.problems),
             files=self._folder.written(),
+            last=self.last(),
             **({"steps_went_back": self.steps_went_back} if self.steps_went_back else {}),
         )
         self._folder.publish(layout.SESSION, self._state)
@@ -203,9 +204,13 @@ class Describing(Saying):
 
     def _correct_how_it_ended(self) -> None:
         """Say anew what another thread, or a failure, has added while that was written."""
-        last = {"files": self._folder.written(), "problems": dict(self.problems)}
-        if any(self._state[name] != value for name, value in last.items()):
-            self._state.update(last, lost=self.lost)
+        now = {
+            "files": self._folder.written(),
+            "problems": dict(self.problems),
+            "last": self.last(),
+        }
+        if any(self._state[name] != value for name, value in now.items()):
+            self._state.update(now, lost=self.lost)
             self._folder.publish(layout.SESSION, self._state)
 
     def _update_run(self, status: str) -> None:

@@ -296,9 +296,10 @@ class RunRecord:
         """
         return self.summarised().values
 
-    def summarised(self) -> Summary:
-        """The summary and the last step that was logged."""
-        return summarise(self._metrics, self.sessions, self.events())
+    def summarised(self, sessions: Sequence[SessionInfo] | None = None) -> Summary:
+        """The summary and the last step that was logged; `sessions` are what the property gave."""
+        found = self.sessions if sessions is None else sessions
+        return summarise(self._metrics, found, self.events())
 
     def events(self, *, rank: int = 0) -> list[dict[str, Any]]:
         """All events, oldest first: `_event`, `_t`, `_session` and the fields of each."""

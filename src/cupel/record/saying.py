@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from cupel.errors import UsageError, did_you_mean
 from cupel.record import codec, layout
@@ -84,12 +84,37 @@ class Saying:
         now = time.time() if t is None else float(t)
         try:
             line = codec.encode_step(step, now, metrics)
+            kind = tuple(metrics)
         except Exception:  # of whatever a value does that is asked for its number
             if self.strict:
                 raise
-            line = codec.encode_step(step, now, self._recordable(metrics))
-        if not self._metrics.append(line):
+            good = self._recordable(metrics)
+            line, kind = codec.encode_step(step, now, good), tuple(good)
+        if not self._metrics.append(line, kind):
             self._folder.tell_lost(self._metrics)
+
+    def last(self) -> dict[str, Any] | None:
+        """The last step, the last number of each metric, and the step of those that came before, as
+        they stand in the files; None where the files alone tell (steps went back, or a last value
+        is no number)."""
+        ends = self._metrics.ends()
+        if ends is None or not ends[1] or self.steps_went_back:
+            return None
+        lines, kinds = ends
+        found: dict[str, Any] = {}
+        steps: dict[str, int] = {}
+        for fields in map(codec.decode_line, lines.values()):
+            found |= fields
+            steps |= dict.fromkeys(fields, fields["_step"])
+        order = dict.fromkeys(key for kind in kinds for key in cast("tuple[str, ...]", kind))
+        if any(not isinstance(found[key], int | float) for key in order):
+            return None
+        step = found["_step"]
+        return {
+            "step": step,
+            "values": {key: found[key] for key in order},
+            "steps": {key: steps[key] for key in order if steps[key] != step},
+        }
 
     def event(self, name: str, /, **fields: Any) -> None:
         """Record that something happened, with any fields that JSON can hold."""

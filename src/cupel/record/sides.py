@@ -35,11 +35,12 @@ class Side:
 
 def side_of(record: RunRecord, sessions: Sequence[SessionInfo]) -> Side:
     """The numbers of a run, by what its summary and its accepted results say."""
-    events, summary = record.events(), record.summary
+    events, summarised = record.events(), record.summarised(sessions)
+    summary = summarised.values
     said = [event for event in events if event["_event"] == "define_metric"]
     given = _given(events)
     rules = {name: SET if name in given else rule_of(name, said) for name in summary}
-    steps = _steps(record, sessions, rules)
+    steps = _steps(record, sessions, rules, summarised.steps)
     numbers = {(name, rules[name]): (value, steps.get(name)) for name, value in summary.items()}
     try:
         results = record.results or {}
@@ -124,11 +125,17 @@ def _pointed(record: RunRecord) -> dict[str, str]:
 
 
 def _steps(
-    record: RunRecord, sessions: Sequence[SessionInfo], rules: Mapping[str, str]
+    record: RunRecord,
+    sessions: Sequence[SessionInfo],
+    rules: Mapping[str, str],
+    known: Mapping[str, int],
 ) -> dict[str, int]:
-    """The step of each metric's last, first, least or greatest number."""
-    logged = record.logged(_columns(rules), sessions)
-    found: dict[str, int] = {}
+    """The step of each metric's last, first, least or greatest number; `known` are some of them."""
+    found = {name: known[name] for name, rule in rules.items() if rule == "last" and name in known}
+    rules = {name: rule for name, rule in rules.items() if name not in found}
+    if not (columns := _columns(rules)):
+        return found
+    logged = record.logged(columns, sessions)
     for name, rule in rules.items():
         if rule == "last":
             if (last := logged.last(name)) is not None:

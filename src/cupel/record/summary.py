@@ -2,16 +2,18 @@
 
 By default a metric's last number; what `define_metric` says instead (the first, the least, the
 greatest, the mean, the best by its goal, or none); and over all of them what `set_summary` was
-given. Of a large run that is compacted no column is read as long as only last numbers are wanted.
+given. Of a run that ended in order within one session last numbers stand in session.json, and of a
+large run that is compacted no column is read for them either.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cupel.record import layout
 from cupel.record.history import View
 
 if TYPE_CHECKING:
@@ -26,10 +28,12 @@ _RULES = ("last", "first", "min", "max", "mean", "none")
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """The last step that was logged (0 without any), and a value a name."""
+    """The last step that was logged (0 without any), a value a name, and where that is known
+    without another look at the lines, the step of each value that is a metric's last."""
 
     step: int
     values: dict[str, Any]
+    steps: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def summarise(
@@ -41,7 +45,9 @@ def summarise(
     def rule(key: str) -> str:
         return rule_of(key, definitions)
 
-    found = _of_columns(metrics, sessions, rule) if metrics.is_large(sessions, 0) else None
+    found = _told(sessions, rule)
+    if found is None and metrics.is_large(sessions, 0):
+        found = _of_columns(metrics, sessions, rule)
     if found is None:
         found = _of_rows(metrics.history(sessions, None, View(), 0), rule)
     for event in events:
@@ -64,6 +70,38 @@ def rule_of(key: str, definitions: Iterable[Event]) -> str:
         if name == key or (fits and not best[0]):
             best = (name == key, str(rule))
     return best[1]
+
+
+def _told(sessions: Sequence[SessionInfo], rule: Callable[[str], str]) -> Summary | None:
+    """What the only session said of its last numbers at its end; None where lines must be read:
+    there is more, they are not what they were, or more than last numbers is wanted."""
+    if len(sessions) != 1 or not sessions[0].is_over:
+        return None
+    last, written = sessions[0].fields.get("last"), sessions[0].fields.get("files")
+    if not isinstance(last, dict) or not isinstance(written, dict):
+        return None
+    segments = layout.segments(sessions[0].dir, "metrics")
+    there = {path.name: path.stat().st_size for path in segments}
+    were = {
+        name: file.get("bytes")
+        for name, file in written.items()
+        if name.startswith("metrics.") and isinstance(file, dict)
+    }
+    if not there or there != were:
+        return None
+    step, values, steps = last.get("step"), last.get("values"), last.get("steps")
+    if not isinstance(step, int) or not isinstance(values, dict) or not isinstance(steps, dict):
+        return None
+    rules = {key: rule(key) for key in values}
+    numbers = all(isinstance(value, int | float) for value in values.values())
+    if not numbers or not {"last", "none"} >= {*rules.values()}:
+        return None
+    if not all(isinstance(steps.get(key, step), int) for key in values):
+        return None
+    kept = [key for key in values if rules[key] == "last"]
+    return Summary(
+        step, {key: values[key] for key in kept}, {key: steps.get(key, step) for key in kept}
+    )
 
 
 def _of_rows(rows: Sequence[Mapping[str, Any]], rule: Callable[[str], str]) -> Summary:

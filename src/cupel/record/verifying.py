@@ -76,8 +76,7 @@ class _Check:
         self.run_dir = run_dir
         self.found = Checked(run_dir)
         self._tell = tell
-        # Of each session, what rank 0 logged last of each key: to compare the results with.
-        self._last: dict[int, dict[str, Any]] = {}
+        self._last: dict[int, _Last] = {}  # of each session, to compare the results with
 
     def all(self) -> Checked:
         run = self._document(layout.RUN)
@@ -133,8 +132,9 @@ class _Check:
                     self._note(f"{place}/{layout.SESSION}", f"{count:,} {told}")
         self._environment(folder, place, needed=whole)
         went_back = bool((fields or {}).get("steps_went_back"))
-        last = self._last[number] = {}
+        last = self._last[number] = _Last()
         found_in: dict[str, _Lines] = {}
+        before = len(self.found.problems)
         for name in sorted(path.name for path in folder.iterdir()):
             if match := _LINES.fullmatch(name):
                 of_rank_0 = match[1] == "metrics" and int(match[2]) == 0 and not went_back
@@ -151,7 +151,25 @@ class _Check:
         gone = {name for name in promised if _LINES.fullmatch(name) and name not in found_in}
         for name in sorted(gone | _missing(found_in, whole=whole)):
             self._problem(place, f"{name} is gone")
+        if len(self.found.problems) == before:  # else its lines are not those that it told of
+            self._told_last(f"{place}/{layout.SESSION}", (fields or {}).get("last"), last)
         return events
+
+    def _told_last(self, place: str, told: Any, last: _Last) -> None:
+        """Compare the last numbers that a session told with those of its lines."""
+        if told is None:
+            return
+        try:
+            said = {"_step": told["step"], **told["values"]}
+            steps = {name: told["steps"].get(name, told["step"]) for name in told["values"]}
+        except (TypeError, KeyError, AttributeError):
+            self._problem(place, "last is no step with values and their steps")
+            return
+        for what, here, there in (("last", said, last.values), ("step of", steps, last.steps)):
+            for key, value in here.items():
+                if repr(there.get(key)) != repr(value):
+                    found = repr(there[key]) if key in there else "nothing"
+                    self._problem(place, f"tells {value!r} as {what} {key}; its lines say {found}")
 
     def _against(
         self, place: str, found: _Lines, promised: Mapping[str, Any] | None, *, ended: bool
@@ -181,7 +199,7 @@ class _Check:
         if isinstance(promised, str):
             self._bytes(folder / layout.DIRTY_PATCH, {"sha256": promised})
 
-    def _lines(self, path: Path, place: str, kind: str, last: dict[str, Any] | None) -> _Lines:
+    def _lines(self, path: Path, place: str, kind: str, last: _Last | None) -> _Lines:
         """Read every line of a file; what it logged of each key goes into `last`."""
         self._tell(place)
         required, kinds = _REQUIRED[kind]
@@ -196,7 +214,8 @@ class _Check:
                     found.events += lines
                 if last is not None:
                     for line in lines:
-                        last.update(line)
+                        last.values.update(line)
+                        last.steps.update(dict.fromkeys(line, line["_step"]))
             found.size = path.stat().st_size
             self._count(path)
         except OSError as error:
@@ -220,7 +239,7 @@ class _Check:
             self._problem(layout.RESULTS, f"are of another run, {results['run']!r}")
         if not isinstance(results.get("step", 0), int):
             self._problem(layout.RESULTS, f"step is {results['step']!r}")
-        if accepted in numbers and (last := self._last.get(accepted)):
+        if accepted in numbers and (last := self._last[accepted].values):
             self._results_against(results, last, events)
 
     def _results_against(
@@ -399,6 +418,14 @@ class _Check:
 
     def _note(self, place: str, what: str) -> None:
         self.found.notes.append(Finding(place, what))
+
+
+@dataclass(slots=True)
+class _Last:
+    """What rank 0 logged last of each key, and at which step."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    steps: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)

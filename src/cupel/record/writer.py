@@ -12,11 +12,12 @@ from __future__ import annotations
 import os
 import threading
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from pathlib import Path
 from typing import Literal
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+MOST_KINDS = 64  # of lines, of which each one's last is kept
 
 Durability = Literal["process", "sync"]
 
@@ -31,7 +32,7 @@ class LineWriter:
     `folder`, an open folder, files are made in it wherever it was moved to.
     `lost` counts the lines that did not get there, `first_error` says why the first one did not.
     Only the process that made it writes: in a child made by fork, lines count as lost. `files` says
-    what was written, by which a later change of any byte is found.
+    what was written, by which a later change of any byte is found, and `ends` the last lines.
     """
 
     def __init__(
@@ -64,10 +65,14 @@ class LineWriter:
         # in the midst of another, the order or the bytes are not known: then there is no checksum.
         self._checksum, self._doubtful = 0, self._size > 0
         self._full: dict[str, dict[str, int]] = {}  # segments that are full
+        # Of each kind of line the last one, and where it ends; None where they are too many.
+        self._ends: dict[Hashable, tuple[int, int, bytes]] | None = {}
         self._roll_at = segment_bytes
 
-    def append(self, line: bytes) -> bool:
+    def append(self, line: bytes, kind: Hashable = None) -> bool:
         """Write one line, which ends in a newline; whether all of it was written.
+
+        Of each `kind` the last line is kept for `ends`.
 
         With `durability="sync"` True means that it also survives a power loss.
         """
@@ -86,6 +91,10 @@ class LineWriter:
                 if written != len(line):
                     self._write_rest(line, written)
                 self._checksum = zlib.crc32(line, self._checksum)
+                if kind is not None and self._ends is not None:
+                    self._ends[kind] = self._segment, self._size, line
+                    if len(self._ends) > MOST_KINDS:
+                        self._ends = None
                 self._torn = False
                 self._written += 1
                 if self._durable:
@@ -105,6 +114,15 @@ class LineWriter:
         """
         with self._lock:
             return {**self._full, **(self._told() if self._fd >= 0 else {})}
+
+    def ends(self) -> tuple[dict[Hashable, bytes], list[Hashable]] | None:
+        """The last line of each kind, in the order in which they stand in the files, and the kinds
+        in the order in which they came first; None where that is not known."""
+        with self._lock:
+            if self._ends is None or any("crc32" not in told for told in self.files().values()):
+                return None
+            placed = sorted(self._ends.items(), key=lambda item: item[1][:2])
+            return {kind: line for kind, (_, _, line) in placed}, list(self._ends)
 
     def _told(self) -> dict[str, dict[str, int]]:
         """The same of the segment that is open."""

@@ -6,7 +6,7 @@ import type { PageProps } from "../app.tsx";
 import { duration } from "../core/format.ts";
 import { get, useLive } from "../core/live.ts";
 import { go, path, query, set, to } from "../core/url.ts";
-import { ChartGrid } from "../parts/charts.tsx";
+import { ChartsOf, useMetrics } from "../parts/charts.tsx";
 import { Choice, Empty, Link, Loading, Problem, Status } from "../parts/parts.tsx";
 import { called } from "../runs/called.ts";
 import { Line, shown } from "../runs/cells.tsx";
@@ -29,6 +29,7 @@ export default function Compare(_: PageProps) {
   const taken = useRef({ asked: "", at: 0 });
   const state = useLive<RunsState>({ kind: "runs" });
   const content = state.data.value?.content;
+  const metrics = useMetrics(keys); // while the runs are put side by side
   const asked = keys.map((key) => `run=${encodeURIComponent(key)}`).join("&");
   useEffect(() => {
     if (!asked) return undefined;
@@ -76,7 +77,7 @@ export default function Compare(_: PageProps) {
       {shows("metrics") && <Metrics data={data} />}
       {shows("charts") && (
         <section class="stack" aria-label="Charts">
-          <ChartGrid runs={data.runs.map((run) => run.key)} labels={labels(data.runs)} />
+          <ChartsOf runs={keys} labels={labels(data.runs)} live={metrics} />
         </section>
       )}
     </div>

@@ -41,13 +41,18 @@ export function settingsOf(asked: URLSearchParams, group: string | null): Settin
   };
 }
 
-export function ChartGrid(props: {
-  runs: string[];
-  labels?: Record<string, string>;
-  group?: string | null;
-}) {
-  const { runs, labels } = props;
-  const live = useLive<Metrics>({ kind: "metrics", runs });
+type Grid = { runs: string[]; labels?: Record<string, string>; group?: string | null };
+
+/** The names of the metrics of some runs, as they come. */
+export const useMetrics = (runs: string[]) => useLive<Metrics>({ kind: "metrics", runs });
+
+export function ChartGrid(props: Grid) {
+  return <ChartsOf {...props} live={useMetrics(props.runs)} />;
+}
+
+/** The same for a page that has asked for the metrics already. */
+export function ChartsOf(props: Grid & { live: ReturnType<typeof useMetrics> }) {
+  const { runs, labels, live } = props;
   const hidden = useSignal<ReadonlySet<string>>(new Set());
   const wide = useSignal<ReadonlySet<string>>(new Set());
   const asked = query.value;
