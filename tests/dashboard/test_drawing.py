@@ -137,6 +137,23 @@ def test_nine_runs_have_nine_styles_and_a_legend(tmp_path: Path) -> None:
     ]
 
 
+def test_what_a_loss_is_held_against_is_a_dotted_line_where_it_is_in_view(tmp_path: Path) -> None:
+    session = started(tmp_path, "a")
+    session.describe(references={"bigram": 2.5, "unigram": 9.0})
+    for step in range(5):
+        session.log({"loss": 4.0 - step, "acc": 4.0 - step}, step=100 * step)
+    session.finish("finished")
+    key = f"p/{session.run_id}"
+    svg = drawn(tmp_path, [key])
+    (line,) = paths(svg, stroke_dasharray="2 3")
+    assert "bigram entropy" in texts(svg)
+    assert "unigram entropy" not in texts(svg)
+    marks = {e.text: float(e.get("y", 0)) - 4 for e in svg.iter(f"{SVG}text")}
+    at = float(line.get("d", "").split("H")[0].split(" ")[1])
+    assert at == pytest.approx((marks["3.0"] + marks["2.0"]) / 2, abs=0.2)
+    assert not paths(drawn(tmp_path, [key], metric="acc"), stroke_dasharray="2 3")
+
+
 def test_where_a_resumed_run_went_on_is_a_tick_and_its_tail_is_dim(tmp_path: Path) -> None:
     session = started(tmp_path)
     for step in range(1, 11):

@@ -26,6 +26,7 @@ from starlette.routing import BaseRoute, Route
 from cupel.dashboard import chart, frames, grid, ticks
 from cupel.dashboard.export import disposition
 from cupel.dashboard.queries import ChartQuery, parse
+from cupel.dashboard.standing import Reference, references
 from cupel.dashboard.store import Store
 from cupel.dashboard.ticks import Axis
 from cupel.errors import UsageError
@@ -98,8 +99,9 @@ def chart_svg(
     """The chart of a query; `labels` are what runs are called. Raises UnknownName."""
     frame, _ = chart.snapshot(store, query)
     data = _read(frame, query)
+    held = [one for one in references(store, query.runs) if one.metric == query.metric]
     return _Drawing(data, query, theme, width, height, log_y).drawn(
-        title, labels if legend else None
+        title, labels if legend else None, held
     )
 
 
@@ -176,7 +178,9 @@ class _Drawing:
         self._x0, self._x1 = self._extent_x()
         self._y0, self._y1 = self._extent_y()
 
-    def drawn(self, title: str, labels: Mapping[str, str] | None) -> str:
+    def drawn(
+        self, title: str, labels: Mapping[str, str] | None, held: Sequence[Reference] = ()
+    ) -> str:
         legend, rows = ([], 0) if labels is None else self._legend(labels)
         top = 18 + _LARGE + 10 + 18 * rows
         kind = ticks.LOG if self._log_y else ticks.LINEAR
@@ -190,6 +194,7 @@ class _Drawing:
             self._text(16, 24, title, size=_LARGE, colour="ink", weight=620, room=self._width - 32),
             *legend,
             *self._axes(x, y, marks),
+            *self._references(x, y, held),
             *self._curves(x, y),
             *self._sessions(x, y),
         ]
@@ -327,6 +332,22 @@ class _Drawing:
             name += f" · smoothed by {self._query.smooth:g}"
         middle, room = (x.start + x.end) / 2, x.end - x.start
         parts.append(self._text(middle, y.start + 34, name, anchor="middle", room=room))
+        return parts
+
+    def _references(self, x: Axis, y: Axis, held: Sequence[Reference]) -> list[str]:
+        """Values to hold the curves against, where they are in view."""
+        parts = []
+        for one in held:
+            value = float(one.value)
+            if not self._y0 <= value <= self._y1:
+                continue
+            at = y.place(value)
+            parts.append(
+                f'<path d="M{_n(x.start)} {_n(at)}H{_n(x.end)}" stroke="{self._colour("soft")}" '
+                'stroke-dasharray="2 3"/>'
+            )
+            room = x.end - x.start - 8
+            parts.append(self._text(x.start + 4, at - 4, one.label, room=room))
         return parts
 
     def _curves(self, x: Axis, y: Axis) -> list[str]:

@@ -9,6 +9,7 @@ did before.
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ STRETCHES = 512  # in which the least value is looked for first
 NEWEST = 20_000  # points that pace, trend and anomalies look at
 HEADLINES = ("loss", "train/loss", "train_loss", "val_loss")
 ENTROPIES = ("unigram", "bigram")  # of a corpus, as a workload names them
+MOST_REFERENCES = 8
 SILENT_TIMES = 5  # the longest usual gap between two lines, at least a minute
 
 
@@ -333,14 +335,23 @@ class MetricsState(msgspec.Struct):
 def metrics(store: Store, keys: list[str]) -> MetricsState:
     """What some runs log. Raises UnknownName."""
     names: dict[str, None] = {}
-    references: dict[tuple[str, float, str], Reference] = {}
     for key in keys:
         with store.reading(key) as run:
             names |= dict.fromkeys(names_of(store, key, run))
+    return MetricsState(list(names), references(store, keys))
+
+
+def references(store: Store, keys: Iterable[str]) -> list[Reference]:
+    """What some runs' losses can be held against; nothing where that would be too many lines.
+
+    Raises UnknownName.
+    """
+    found: dict[tuple[str, float, str], Reference] = {}
+    for key in keys:
+        with store.reading(key) as run:
             told = run.references()
         for name, value in told.items():
             label = f"{name} entropy" if name in ENTROPIES else name
             for metric in ("loss", "val_loss"):
-                references[metric, value, label] = Reference(metric, value, label)
-    distinct = list(references.values())
-    return MetricsState(list(names), distinct if len(distinct) <= 8 else [])
+                found[metric, value, label] = Reference(metric, value, label)
+    return list(found.values()) if len(found) <= MOST_REFERENCES else []
