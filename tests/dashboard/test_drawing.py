@@ -154,6 +154,17 @@ def test_what_a_loss_is_held_against_is_a_dotted_line_where_it_is_in_view(tmp_pa
     assert not paths(drawn(tmp_path, [key], metric="acc"), stroke_dasharray="2 3")
 
 
+def test_outliers_are_left_out_where_that_is_asked_for_and_counted(tmp_path: Path) -> None:
+    values = [1.0 + n / 1000 for n in range(200)]
+    values[100] = 900.0
+    key = make(tmp_path, values)
+    whole, clipped = drawn(tmp_path, [key]), drawn(tmp_path, [key], clip=True)
+    assert any(text.startswith("800") for text in texts(whole))
+    assert not any(text.startswith("800") for text in texts(clipped))
+    assert not any("beyond" in text for text in texts(whole))
+    assert "step · 1 values beyond the axis (outliers clipped)" in texts(clipped)
+
+
 def test_where_a_resumed_run_went_on_is_a_tick_and_its_tail_is_dim(tmp_path: Path) -> None:
     session = started(tmp_path)
     for step in range(1, 11):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -240,6 +241,27 @@ def test_the_fallback_gives_what_the_socket_would(tmp_path: Path) -> None:
         wrong = client.get("/api/v1/delta", params={"sub": "{"})
         assert wrong.status_code == 400
         assert "\n" not in wrong.json()["error"]
+
+
+def test_points_are_told_without_a_socket_too(tmp_path: Path) -> None:
+    session, key = started(tmp_path)
+    for step in range(50):
+        session.log({"loss": float(step) if step != 41 else math.nan}, step=step)
+    session.finish("finished")
+    asked = text_of({"query": chart_of(key)})
+    with serving(tmp_path) as client, client.websocket_connect("ws://127.0.0.1/ws") as socket:
+        say(socket, type="sub", id="a", query=chart_of(key))
+        hear(socket, "chart")
+        for x in (7.3, 41.3):
+            say(socket, type="at", id="a", n=1, x=x)
+            answer = client.get("/api/v1/points", params={"sub": asked, "x": x})
+            assert answer.json() == hear(socket, "at")["points"]
+        assert answer.json()[0]["value"] == "NaN"
+        for wrong in ({"sub": asked}, {"sub": asked, "x": "nan"}, {"x": 1},
+                      {"sub": text_of({"query": {"kind": "runs"}}), "x": 1}):  # fmt: skip
+            refused = client.get("/api/v1/points", params=wrong)
+            assert refused.status_code == 400
+            assert "\n" not in refused.json()["error"]
 
 
 def test_a_run_that_is_not_there_is_refused_and_the_others_go_on(tmp_path: Path) -> None:

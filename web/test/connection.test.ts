@@ -32,7 +32,7 @@ class Line {
   }
 }
 
-const made = (answer: () => Promise<Response> = async () => new Response(null, { status: 204 })) => {
+const made = (answer: (address: string) => Promise<Response> = async () => new Response(null, { status: 204 })) => {
   Line.all = [];
   const connection = new Connection({
     open: () => new Line() as unknown as Socket,
@@ -105,6 +105,37 @@ test("while there is no line the page asks every two seconds, and says so", asyn
   }
   assert.deepEqual(heard[0], { step: 7 });
   assert.equal(connection.link.value.state, "polling");
+  connection.stop();
+});
+
+test("while it polls, points are fetched: of many questions the first and the newest", async () => {
+  mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"] });
+  const asked: string[] = [];
+  let answer: (value: Response) => void = () => {};
+  const connection = made((address) => {
+    if (!address.startsWith("/api/v1/points")) return Promise.resolve(new Response(null, { status: 204 }));
+    asked.push(address.slice(address.indexOf("&x=")));
+    return new Promise((done) => { answer = done; });
+  });
+  const heard: [number, number][] = [];
+  const sub = connection.subscribe({ kind: "chart" }, {
+    points: (points, n) => heard.push([points[0]!.step, n]),
+  });
+  const turns = async () => { for (let turn = 0; turn < 20; turn++) await Promise.resolve(); };
+  for (let n = 0; n < 40 && connection.link.value.state !== "polling"; n++) {
+    if (last().readyState !== 3) last().close();
+    mock.timers.tick(500);
+    await turns();
+  }
+  sub.points(1);
+  sub.points(2);
+  sub.points(3);
+  answer(Response.json([{ step: 10 }]));
+  while (asked.length < 2) await new Promise((done) => setImmediate(done));
+  answer(Response.json([{ step: 30 }]));
+  while (heard.length < 2) await new Promise((done) => setImmediate(done));
+  assert.deepEqual(asked, ["&x=1", "&x=3"]);
+  assert.deepEqual(heard, [[10, 1], [30, 3]]);
   connection.stop();
 });
 

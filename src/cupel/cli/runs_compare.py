@@ -1,12 +1,10 @@
 """`cupel runs compare RUN RUN…`: how runs were set differently, then what they came to.
 
-Numbers stand beside each other only when they are the same statistic of the same metric: what
-`define_metric` made the least of one run is another line than the last value of another one.
+Which numbers may stand beside each other says `cupel.record.sides`.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,9 +14,6 @@ from cupel.cli.runs_common import Json, Runs, called, found
 
 if TYPE_CHECKING:
     from cupel.record.reader import RunRecord
-
-_LARGE = 1 << 20  # bytes of metrics above which columns are worth their making
-_WHERE = ("last", "first", "min", "max")  # statistics that have a step
 
 
 def compare(runs: Runs, root: Root = None, json: Json = False) -> None:
@@ -43,8 +38,11 @@ def compare(runs: Runs, root: Root = None, json: Json = False) -> None:
     records = [RunRecord(folder) for folder in folders]
     names = _names(folders)
     with Working("reading") as working:
-        settings = differing([flat_config(record) for record in records])
-        numbers = [_numbers(record, working) for record in records]
+        settings = apart([flat_config(record) for record in records])
+        numbers = []
+        for record in records:
+            working(record.run_id)
+            numbers.append(_numbers(record))
     if json:
         print_json(
             {
@@ -78,99 +76,21 @@ def flat_config(record: RunRecord) -> dict[str, Any]:
         return {}
 
 
-def differing(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+def apart(sides: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """The names under which mappings differ, with each one's value; None where it has none."""
-    names = dict.fromkeys(name for side in sides for name in side)
-    return {
-        name: [side.get(name) for side in sides]
-        for name in names
-        if any(_unequal(sides[0], side, name) for side in sides[1:])
-    }
+    from cupel.record.sides import differing
 
-
-def _unequal(one: Mapping[str, Any], other: Mapping[str, Any], name: str) -> bool:
-    # By their text: NaN is NaN, True is not 1, and 1 is not 1.0.
-    return (name in one) != (name in other) or repr(one.get(name)) != repr(other.get(name))
+    return {name: [side.get(name) for side in sides] for name in differing(sides)[0]}
 
 
 Number = tuple[Any, int | None]
 
 
-def _numbers(record: RunRecord, working: Any) -> dict[tuple[str, str], Number]:
+def _numbers(record: RunRecord) -> dict[tuple[str, str], Number]:
     """By metric and statistic: the value, and the step at which it was logged."""
-    from cupel.errors import RecordError
-    from cupel.record.summary import rule_of
+    from cupel.record.sides import side_of
 
-    summary = record.summary
-    events = record.events()
-    definitions = [event for event in events if event["_event"] == "define_metric"]
-    given: dict[str, Any] = {}
-    for event in events:
-        if event["_event"] == "summary" and isinstance(event.get("set"), dict):
-            given.update(event["set"])
-    found: dict[tuple[str, str], Number] = {}
-    steps = _steps(record, {k: rule_of(k, definitions) for k in summary if k not in given}, working)
-    for key, value in summary.items():
-        how = "set" if key in given else rule_of(key, definitions)
-        found[key, how] = value, steps.get(key)
-    try:
-        results = record.results or {}
-    except RecordError:
-        results = {}
-    final, step = results.get("final"), results.get("step")
-    if isinstance(final, dict):
-        for key, value in final.items():
-            if isinstance(value, int | float):
-                found[key, "accepted"] = value, step if isinstance(step, int) else None
-    return found
-
-
-def _steps(record: RunRecord, rules: Mapping[str, str], working: Any) -> dict[str, int]:
-    """The step of each metric's last, first, least or greatest number."""
-    from cupel.record import layout
-
-    rules = {key: how for key, how in rules.items() if how in _WHERE}
-    size = sum(
-        path.stat().st_size
-        for session in record.sessions
-        for path in layout.segments(session.dir, "metrics")
-    )
-    if size < _LARGE:
-        points: dict[str, list[tuple[int, float]]] = {key: [] for key in rules}
-        for row in record.history(list(rules)):
-            for key in row.keys() & points.keys():
-                if isinstance(row[key], int | float):
-                    points[key].append((row["_step"], row[key]))
-        return {
-            key: step
-            for key, how in rules.items()
-            if (step := _step_of(points[key], how)) is not None
-        }
-    found: dict[str, int] = {}
-    for key, how in rules.items():
-        working(f"{record.run_id}: {key}")
-        series = record.series(key)
-        if len(series.x):
-            from numpy import nanargmax, nanargmin
-
-            place = {"last": -1, "first": 0}.get(how)
-            if place is None:
-                try:
-                    place = int(nanargmin(series.y) if how == "min" else nanargmax(series.y))
-                except ValueError:  # all of it is NaN
-                    continue
-            found[key] = int(series.x[place])
-    return found
-
-
-def _step_of(points: Sequence[tuple[int, float]], how: str) -> int | None:
-    kept = points if how in ("last", "first") else [p for p in points if not math.isnan(p[1])]
-    if not kept:
-        return None
-    if how in ("last", "first"):
-        return kept[-1 if how == "last" else 0][0]
-    least = min if how == "min" else max
-    return least(kept, key=lambda point: point[1])[0]
+    return side_of(record, record.sessions).numbers
 
 
 def _order(numbers: Iterable[Mapping[tuple[str, str], Number]]) -> list[tuple[str, str]]:

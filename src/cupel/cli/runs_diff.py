@@ -26,7 +26,7 @@ def diff(one: Run, other: Run, root: Root = None, json: Json = False) -> None:
     \b
     cupel runs diff 20261121-1 20261121-2
     """
-    from cupel.cli.runs_compare import differing, flat_config
+    from cupel.cli.runs_compare import apart, flat_config
     from cupel.cli.tables import print_json
 
     where = runs_root(root)
@@ -34,10 +34,10 @@ def diff(one: Run, other: Run, root: Root = None, json: Json = False) -> None:
     facts = [_environment(record) for record in records]
     found = {
         "runs": [record.run_id for record in records],
-        "config": differing([flat_config(record) for record in records]),
+        "config": apart([flat_config(record) for record in records]),
         "code": _code(records, facts),
-        "environment": differing([_flat(side) for side in facts]),
-        "packages": differing([_mapping(side.get("packages")) for side in facts]),
+        "environment": apart([_flat(side) for side in facts]),
+        "packages": apart([_mapping(side.get("packages")) for side in facts]),
     }
     if json:
         print_json(found)
@@ -75,11 +75,11 @@ def _mapping(value: Any) -> dict[str, Any]:
 
 def _code(records: list[RunRecord], facts: list[dict[str, Any]]) -> dict[str, Any]:
     """Commits, branches, and how the uncommitted changes differ."""
-    from cupel.cli.runs_compare import differing
+    from cupel.cli.runs_compare import apart
 
     git = [_mapping(side.get("git")) for side in facts]
     patches = [_patch(record) for record in records]
-    found: dict[str, Any] = dict(differing(git))
+    found: dict[str, Any] = dict(apart(git))
     if patches[0] != patches[1]:
         found["uncommitted changes"] = _patch_difference(records, patches)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from cupel.dashboard import (
 )
 from cupel.dashboard.hub import Hub
 from cupel.dashboard.queries import ChartQuery, parse
-from cupel.dashboard.replies import refused
+from cupel.dashboard.replies import refused, reply
 from cupel.dashboard.security import Guard
 from cupel.dashboard.store import Store
 from cupel.errors import CupelError, UsageError
@@ -76,6 +77,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         *openapi.routes(),
         WebSocketRoute("/ws", hub.serve),
         Route("/api/v1/delta", _delta),
+        Route("/api/v1/points", _points),
         *runs.routes(),
         *insight.routes(),
         *export.routes(),
@@ -94,13 +96,7 @@ async def _delta(request: Request) -> Response:
     `sub` is JSON: `query`, and `cursor` (of a chart) or `name` (of a state) of what the page has.
     204 when nothing is new.
     """
-    text = request.query_params.get("sub", "")
-    try:
-        message: Any = msgspec.json.decode(text[:_LONGEST_QUERY])
-    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
-        raise UsageError(f"sub={text[:60]!r} is no JSON") from error
-    if not isinstance(message, dict):
-        raise UsageError(f"sub={text[:60]!r} is no JSON object")
+    message = _subscription(request)
     store: Store = request.app.state.store
     query = parse(message.get("query"))
     if isinstance(query, ChartQuery):
@@ -112,6 +108,32 @@ async def _delta(request: Request) -> Response:
         return Response(None, 204)
     body = b'{"name":"' + name.encode() + b'","data":' + data + b"}"
     return Response(body, media_type="application/json")
+
+
+async def _points(request: Request) -> Response:
+    """What the WebSocket answers to `at`: the points nearest to the place `x` of a chart."""
+    query = parse(_subscription(request).get("query"))
+    text = request.query_params.get("x", "")
+    try:
+        x = float(text)
+    except ValueError:
+        x = math.nan
+    if not isinstance(query, ChartQuery) or not math.isfinite(x):
+        raise UsageError(f"x={text[:40]!r} is no place, or sub= holds no query of a chart")
+    store: Store = request.app.state.store
+    return reply(await store.call(chart.points_at, store, query, x))
+
+
+def _subscription(request: Request) -> dict[str, Any]:
+    """What `sub` holds. Raises UsageError."""
+    text = request.query_params.get("sub", "")
+    try:
+        message: Any = msgspec.json.decode(text[:_LONGEST_QUERY])
+    except (msgspec.DecodeError, RecursionError, UnicodeError) as error:
+        raise UsageError(f"sub={text[:60]!r} is no JSON") from error
+    if not isinstance(message, dict):
+        raise UsageError(f"sub={text[:60]!r} is no JSON object")
+    return message
 
 
 def _chart_delta(store: Store, query: ChartQuery, seen: chart.Cursor | None) -> bytes | None:

@@ -21,6 +21,7 @@ from cupel.dashboard import frames, grid, positions
 from cupel.dashboard.grid import Grid
 from cupel.dashboard.positions import Position
 from cupel.dashboard.queries import ChartQuery
+from cupel.dashboard.replies import Number
 from cupel.dashboard.store import OpenRun, Store
 from cupel.errors import UnknownName
 from cupel.record import index, series
@@ -150,8 +151,23 @@ def append(store: Store, query: ChartQuery, seen: Cursor) -> tuple[bytes, Cursor
     return _frame("append", store, query, sources, cursor, cut, seen), cursor
 
 
-def points_at(store: Store, query: ChartQuery, x: float) -> list[dict[str, Any]]:
-    """Of each run the point that is nearest to a place: step, times, value, smoothed value."""
+class Point(msgspec.Struct):
+    """One number as it was logged."""
+
+    run: str
+    session: int | None
+    x: Number
+    step: int
+    value: Number
+    smooth: Number | None
+    """The exponential average up to it, if it was asked for."""
+    time: float | None
+    elapsed: float | None
+    """Seconds since the run began."""
+
+
+def points_at(store: Store, query: ChartQuery, x: float) -> list[Point]:
+    """Of each run the point that is nearest to a place. Raises UnknownName."""
     found = []
     for key in query.runs:
         source = _source(store, key, query)
@@ -162,12 +178,18 @@ def points_at(store: Store, query: ChartQuery, x: float) -> list[dict[str, Any]]
         smooth = None
         if query.smooth:
             smooth = float(_smoothed(source.curve, [point.x], query.smooth)[0])
-        found.append({
-            "run": key, "session": _session_at(source.sessions, point.step),
-            "x": point.x - source.zero, "step": point.step, "value": point.y, "smooth": smooth,
-            "time": None if math.isnan(point.time) else point.time,
-            "elapsed": point.time - began if began and not math.isnan(point.time) else None,
-        })  # fmt: skip
+        found.append(
+            Point(
+                run=key,
+                session=_session_at(source.sessions, point.step),
+                x=point.x - source.zero,
+                step=point.step,
+                value=point.y,
+                smooth=smooth,
+                time=None if math.isnan(point.time) else point.time,
+                elapsed=point.time - began if began and not math.isnan(point.time) else None,
+            )
+        )
     return found
 
 

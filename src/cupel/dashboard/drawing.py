@@ -94,13 +94,18 @@ def chart_svg(
     width: int = 960,
     height: int = 540,
     log_y: bool = False,
+    clip: bool = False,
     legend: bool = True,
 ) -> str:
-    """The chart of a query; `labels` are what runs are called. Raises UnknownName."""
+    """The chart of a query; `labels` are what runs are called. Raises UnknownName.
+
+    With `clip` the axis leaves out the outermost hundredth of all values on either side, and how
+    many these are is told.
+    """
     frame, _ = chart.snapshot(store, query)
     data = _read(frame, query)
     held = [one for one in references(store, query.runs) if one.metric == query.metric]
-    return _Drawing(data, query, theme, width, height, log_y).drawn(
+    return _Drawing(data, query, theme, width, height, log_y, clip).drawn(
         title, labels if legend else None, held
     )
 
@@ -130,6 +135,19 @@ class _Data:
     places: Floats
     curves: list[_Curve]
     begins: list[tuple[float, str, int]]  # place, what begins there, the run's number
+
+
+def _reached(curve: _Curve, *, log: bool) -> Floats:
+    """As web/src/core/draw.ts has it: every least and greatest value that can be drawn, once where
+    they are one; a last value only where one of them cannot."""
+    import numpy as np
+
+    low, high, last = curve.low, curve.high, curve.last
+    can_low, can_high, can_last = (
+        np.isfinite(a) & ((a > 0) | (not log)) for a in (low, high, last)
+    )
+    kept = (low[can_low], high[can_high & (high != low)], last[can_last & ~(can_low & can_high)])
+    return np.concatenate(kept)
 
 
 def _read(frame: bytes, query: ChartQuery) -> _Data:
@@ -170,10 +188,12 @@ class _Drawing:
     """One chart on one sheet."""
 
     def __init__(
-        self, data: _Data, query: ChartQuery, theme: Theme, width: int, height: int, log_y: bool
-    ) -> None:
+        self, data: _Data, query: ChartQuery, theme: Theme, width: int, height: int,
+        log_y: bool, clip: bool,
+    ) -> None:  # fmt: skip
         self._data, self._query, self._theme = data, query, theme
-        self._width, self._height, self._log_y = width, height, log_y
+        self._width, self._height, self._log_y, self._clip = width, height, log_y, clip
+        self._outside = 0  # values beyond the axis
         self._numbers = {key: number for number, key in enumerate(query.runs)}
         self._x0, self._x1 = self._extent_x()
         self._y0, self._y1 = self._extent_y()
@@ -221,12 +241,17 @@ class _Drawing:
     def _extent_y(self) -> tuple[float, float]:
         import numpy as np
 
-        arrays = [array for c in self._data.curves for array in (c.low, c.high, c.last)]
-        values = np.concatenate([np.empty(0), *arrays])
-        values = values[np.isfinite(values) & ((values > 0) | (not self._log_y))]
+        found = [_reached(curve, log=self._log_y) for curve in self._data.curves]
+        values = np.concatenate([np.empty(0), *found])
         if not len(values):
             return (0.1, 1.0) if self._log_y else (0.0, 1.0)
-        low, high = float(values.min()), float(values.max())
+        values.sort()
+        cut = len(values) // 100 if self._clip else 0
+        low, high = self._padded(float(values[cut]), float(values[-1 - cut]))
+        self._outside = int(((values < low) | (values > high)).sum())
+        return low, high
+
+    def _padded(self, low: float, high: float) -> tuple[float, float]:
         if self._log_y:
             room = max(0.04 * (math.log(high) - math.log(low)), 0.02)
             low, high = math.exp(math.log(low) - room), high * math.exp(min(room, 20))
@@ -330,6 +355,8 @@ class _Drawing:
         name = names.get(self._query.x, self._query.x)
         if self._query.smooth:
             name += f" · smoothed by {self._query.smooth:g}"
+        if self._clip and self._outside:
+            name += f" · {self._outside:,} values beyond the axis (outliers clipped)"
         middle, room = (x.start + x.end) / 2, x.end - x.start
         parts.append(self._text(middle, y.start + 34, name, anchor="middle", room=room))
         return parts
@@ -472,6 +499,7 @@ async def _chart(request: Request) -> Response:
     def draw() -> str:
         return chart_svg(
             store, query, title=title, theme=chosen, log_y=given.get("log_y") == "1",
+            clip=given.get("clip") == "1",
             labels={key: text for key, text in labels.items() if isinstance(text, str)},
         )  # fmt: skip
 

@@ -21,6 +21,7 @@ from starlette.routing import BaseRoute, Route
 from cupel.dashboard import (
     about,
     beside,
+    chart,
     comparing,
     insight,
     media,
@@ -78,6 +79,8 @@ OPERATIONS = (
     Operation("/api/v1/openapi.json", "This document.", _JSON),
     Operation("/api/v1/delta", "What is new of one subscription; 204 when nothing is. A frame of a "
               "chart, or a state as JSON.", _BYTES, (_SUB,)),
+    Operation("/api/v1/points", "Of each run of a chart the point nearest to a place.",
+              list[chart.Point], (_SUB, "x: the place, on the axis of the chart")),
     Operation("/api/v1/runs", "The table of runs, a window of it.", table.Table, _TABLE),
     Operation("/api/v1/columns", "Every column that runs have.", table.Columns, (_TABLE[2],)),
     Operation("/api/v1/compare", "What differs between some runs.", beside.Comparison, (_RUNS,)),
@@ -96,7 +99,8 @@ OPERATIONS = (
     Operation("/api/v1/export.csv", "Lines of several runs.", _CSV, (_RUNS, "metric: its name")),
     Operation("/api/v1/export.json", "Lines of several runs.", _JSON, (_RUNS, "metric: its name")),
     Operation("/api/v1/chart.svg", "A chart as a drawing.", _SVG,
-              (_SUB, "title: above it", "theme: light or dark", "labels: JSON, by key of a run")),
+              (_SUB, "title: above it", "theme: light or dark", "labels: JSON, by key of a run",
+               "log_y: 1 for a logarithmic axis", "clip: 1 to leave out the outermost values")),
     Operation("/api/v1/runs/{id}/snapshot.html", "A run as one file.", _HTML, (_PROJECT,)),
     Operation("/api/v1/studies/{name}/snapshot.html", "A study as one file.", _HTML, (_PROJECT,)),
     Operation("/api/v1/runs/{id}/media", "Its pictures, texts, tables and others.", media.MediaList,

@@ -4,6 +4,7 @@
 // and after a restart of the server, it goes on from there: nothing is missing, nothing twice.
 
 import { signal } from "@preact/signals";
+import type { components } from "../api.ts";
 import { type ChartFrame, decode, named } from "./frames.ts";
 
 export type Link =
@@ -13,16 +14,7 @@ export type Link =
   | { state: "polling" }
   | { state: "locked" };
 
-export type Points = {
-  run: string;
-  session: number | null;
-  x: number;
-  step: number;
-  value: number | "NaN" | "Infinity" | "-Infinity";
-  smooth: number | "NaN" | "Infinity" | "-Infinity" | null;
-  time: number | null;
-  elapsed: number | null;
-}[];
+export type Points = components["schemas"]["Point"][];
 
 export type Handlers = {
   /** Takes a frame of a chart; false asks for all of it anew. */
@@ -40,6 +32,8 @@ type Sub = {
   handlers: Handlers;
   cursor: unknown;
   name: string | null;
+  /** While points are fetched: the question that was asked last. */
+  pointing?: { x: number; n: number } | undefined;
 };
 
 export type Socket = Pick<
@@ -129,7 +123,9 @@ export class Connection {
   }
 
   askPoints(id: string, x: number, n: number): void {
-    this.say({ type: "at", id, n, x });
+    const sub = this.subs.get(id);
+    if (this.link.value.state !== "polling") this.say({ type: "at", id, n, x });
+    else if (sub) void this.fetchPoints(sub, x, n);
   }
 
   /** Ask for all of a subscription anew. */
@@ -246,6 +242,26 @@ export class Connection {
 
   private say(message: Record<string, unknown>): void {
     if (this.socket?.readyState === OPEN) this.socket.send(JSON.stringify(message));
+  }
+
+  /** Without a line the points are asked for one question after the other, only the newest. */
+  private async fetchPoints(sub: Sub, x: number, n: number): Promise<void> {
+    const waits = sub.pointing !== undefined;
+    sub.pointing = { x, n };
+    if (waits) return;
+    const query = encodeURIComponent(JSON.stringify({ query: sub.query }));
+    let now = sub.pointing;
+    try {
+      do {
+        now = sub.pointing;
+        const answer = await this.around.fetch(`/api/v1/points?sub=${query}&x=${now.x}`);
+        if (answer.ok) sub.handlers.points?.((await answer.json()) as Points, now.n);
+      } while (sub.pointing !== now);
+    } catch {
+      // What the stretch tells stays until there is an answer.
+    } finally {
+      sub.pointing = undefined;
+    }
   }
 
   private poll(): void {

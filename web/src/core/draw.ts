@@ -205,19 +205,22 @@ function clipped(
   return { ...range, outside };
 }
 
-/** Every least, greatest and last value that is shown and can be. */
+/** Every least and greatest value that is shown and can be, once where they are one; a last value
+ *  only where one of them cannot. */
 function each(
   places: Float64Array, length: number, all: Curve[], looks: Look[], view: [number, number],
   log: boolean, take: (value: number) => void,
 ): void {
+  const can = (value: number) => Number.isFinite(value) && !(log && value <= 0);
   all.forEach((curve, n) => {
     if (!looks[n]?.shown) return;
     for (let row = 0; row < length; row++) {
       const x = places[row]!;
       if (x < view[0] || x > view[1]) continue;
-      for (const value of [curve.low[row]!, curve.high[row]!, curve.last[row]!]) {
-        if (Number.isFinite(value) && !(log && value <= 0)) take(value);
-      }
+      const [low, high, last] = [curve.low[row]!, curve.high[row]!, curve.last[row]!];
+      if (can(low)) take(low);
+      if (high !== low && can(high)) take(high);
+      if (!(can(low) && can(high)) && can(last)) take(last); // else it lies between them
     }
   });
 }

@@ -223,8 +223,8 @@ function Shown(props: CardProps) {
     const at = cursor.value;
     void version.value; // what is at a row may have changed
     const place = at ? data.current.places()[at.row] : undefined;
-    const live = connection.link.value.state === "live";
-    if (place === undefined || !sub.current || !live) {
+    const { state: link } = connection.link.value;
+    if (place === undefined || !sub.current || (link !== "live" && link !== "polling")) {
       pointed.current = { place: Number.NaN, asked: 0 };
       return;
     }
@@ -249,7 +249,8 @@ function Shown(props: CardProps) {
             Reset zoom
           </button>
         )}
-        <ShareMenu query={JSON.parse(question)} title={metric} labels={props.labels ?? {}} />
+        <ShareMenu query={JSON.parse(question)} title={metric} labels={props.labels ?? {}}
+          logY={settings.logY} clip={settings.clip} />
         {props.onWide && (
           <button
             type="button"

@@ -17,7 +17,7 @@ export function Link(props: { to: string; children: ComponentChildren } & Plain)
   const { to, children, ...rest } = props;
   return (
     <a
-      href={to}
+      href={to || undefined}
       {...(rest as object)}
       onClick={(event) => {
         if (event.button || event.metaKey || event.ctrlKey || event.shiftKey || event.altKey) return;

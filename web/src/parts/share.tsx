@@ -24,6 +24,8 @@ export type ShareProps = {
   /** What runs are called, by their keys. */
   labels: Record<string, string>;
   logY?: boolean;
+  /** Whether the axis leaves out the outermost values. */
+  clip?: boolean;
   /** An address that restores the view; by default the page's own. */
   link?: () => string;
 };
@@ -137,7 +139,7 @@ export function ShareMenu(props: ShareProps) {
 }
 
 /** Where a file of a chart is to be had. */
-export function address(kind: Kind, props: Pick<ShareProps, "query" | "title" | "labels" | "logY">): string {
+export function address(kind: Kind, props: Pick<ShareProps, "query" | "title" | "labels" | "logY" | "clip">): string {
   const { query, title, labels } = props;
   if (kind === "CSV" || kind === "JSON") {
     const given = new URLSearchParams(query.runs.map((run) => ["run", run]));
@@ -152,5 +154,6 @@ export function address(kind: Kind, props: Pick<ShareProps, "query" | "title" | 
     labels: JSON.stringify(named),
   });
   if (props.logY) given.set("log_y", "1");
+  if (props.clip) given.set("clip", "1");
   return `/api/v1/chart.svg?${given}`;
 }
