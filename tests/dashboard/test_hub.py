@@ -264,6 +264,24 @@ def test_points_are_told_without_a_socket_too(tmp_path: Path) -> None:
             assert "\n" not in refused.json()["error"]
 
 
+def test_what_a_page_shows_first_is_read_before_it_asks(tmp_path: Path) -> None:
+    session, key = started(tmp_path)
+    for step in range(8000):
+        session.log({"loss": float(step), "lr": 0.1}, step=step)
+    session.finish("finished")
+    with serving(tmp_path) as client:
+        assert client.get("/api/v1/ahead", params={"run": "p/nothing"}).status_code == 204
+        assert client.get("/api/v1/ahead", params={"run": key}).status_code == 204
+        columns = tmp_path / ".cache" / "columns" / key
+        until = time.monotonic() + 20
+        while not list(columns.glob("*.json")):
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        (index,) = columns.glob("*.json")
+        assert '"loss"' in index.read_text()
+        assert '"lr"' not in index.read_text(), "of the first metric alone"
+
+
 def test_a_run_that_is_not_there_is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.log({"loss": 1.0}, step=1)

@@ -33,7 +33,7 @@ from cupel.dashboard import (
     studies,
 )
 from cupel.dashboard.hub import Hub
-from cupel.dashboard.queries import ChartQuery, parse
+from cupel.dashboard.queries import MOST_RUNS, ChartQuery, parse
 from cupel.dashboard.replies import refused, reply
 from cupel.dashboard.security import Guard
 from cupel.dashboard.store import Store
@@ -78,6 +78,7 @@ def _routes(hub: Hub) -> list[BaseRoute]:
         WebSocketRoute("/ws", hub.serve),
         Route("/api/v1/delta", _delta),
         Route("/api/v1/points", _points),
+        Route("/api/v1/ahead", _ahead),
         *runs.routes(),
         *insight.routes(),
         *export.routes(),
@@ -122,6 +123,13 @@ async def _points(request: Request) -> Response:
         raise UsageError(f"x={text[:40]!r} is no place, or sub= holds no query of a chart")
     store: Store = request.app.state.store
     return reply(await store.call(chart.points_at, store, query, x))
+
+
+async def _ahead(request: Request) -> Response:
+    """204: what a page of these runs shows first is read while the page is still on its way."""
+    store: Store = request.app.state.store
+    store.begin(standing.read_ahead, store, request.query_params.getlist("run")[:MOST_RUNS])
+    return Response(None, 204)
 
 
 def _subscription(request: Request) -> dict[str, Any]:

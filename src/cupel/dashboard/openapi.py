@@ -81,6 +81,8 @@ OPERATIONS = (
               "chart, or a state as JSON.", _BYTES, (_SUB,)),
     Operation("/api/v1/points", "Of each run of a chart the point nearest to a place.",
               list[chart.Point], (_SUB, "x: the place, on the axis of the chart")),
+    Operation("/api/v1/ahead", "Read ahead what a page of these runs shows first.", None,
+              (_RUNS,)),
     Operation("/api/v1/runs", "The table of runs, a window of it.", table.Table, _TABLE),
     Operation("/api/v1/columns", "Every column that runs have.", table.Columns, (_TABLE[2],)),
     Operation("/api/v1/compare", "What differs between some runs.", beside.Comparison, (_RUNS,)),

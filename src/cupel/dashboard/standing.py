@@ -341,6 +341,17 @@ def metrics(store: Store, keys: list[str]) -> MetricsState:
     return MetricsState(list(names), references(store, keys))
 
 
+def read_ahead(store: Store, keys: list[str]) -> None:
+    """Read the numbers of the first metric of some runs, for whoever will ask for its chart.
+
+    Raises UnknownName.
+    """
+    names = metrics(store, keys).metrics
+    for key in keys if names else ():
+        with store.reading(key) as run:
+            run.logged(names[0], STEP)
+
+
 def references(store: Store, keys: Iterable[str]) -> list[Reference]:
     """What some runs' losses can be held against; nothing where that would be too many lines.
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cupel.dashboard.names import Names
-from cupel.errors import RecordError, UnknownName, UsageError
+from cupel.errors import CupelError, RecordError, UnknownName, UsageError
 from cupel.names import refusal
 from cupel.record import compaction, layout
 from cupel.record.index import Index, Row
@@ -260,6 +260,16 @@ class Store:
     async def call(self, function: Callable[..., T], *args: Any) -> T:
         """What a function that reads says, computed outside of the event loop."""
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *args)
+
+    def begin(self, function: Callable[..., object], *args: Any) -> None:
+        """Have something read that nobody waits for; what goes wrong is told to who asks for it."""
+
+        def read() -> None:
+            with contextlib.suppress(CupelError, OSError):
+                function(*args)
+
+        with contextlib.suppress(RuntimeError):  # the server ends
+            self._pool.submit(read)
 
     def close(self) -> None:
         """End the threads; what they are at is not waited for, and what waits is not begun."""

@@ -46,6 +46,18 @@ function begin(): void {
 
 function start(): void {
   if (begun) connection.wake();
-  else connection.start();
+  else {
+    connection.start();
+    readAhead();
+  }
   begun = true;
+}
+
+/** Have the server read what this page shows first, while the page's parts are on their way. */
+function readAhead(): void {
+  const one = /^\/run\/([^/]+\/[^/]+)/.exec(location.pathname)?.[1];
+  const keys = new URLSearchParams(one ? `run=${one}` : location.search).getAll("run");
+  if (!keys.length) return;
+  const asked = new URLSearchParams(keys.map((key) => ["run", key]));
+  fetch(`/api/v1/ahead?${asked}`).catch(() => {}); // of what fails the chart will tell
 }

@@ -4,9 +4,11 @@ import { useSignal } from "@preact/signals";
 import { useMemo, useRef } from "preact/hooks";
 import { useLive } from "../core/live.ts";
 import { query, set } from "../core/url.ts";
-import { ChartCard, fetchAhead, type Reference, type Settings, Swatch } from "./card.tsx";
+import { ChartCard, fetchAhead } from "./card.tsx";
+import type { Reference, Settings } from "./looks.ts";
 import { stroke } from "../core/theme.ts";
 import { Choice, Empty, Loading, Problem } from "./parts.tsx";
+import { Swatch } from "./tip.tsx";
 
 export { ChartCard } from "./card.tsx";
 
