@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,9 @@ def measure(say: Callable[[str], None]) -> dict[str, Any]:
 
 
 def make_run(root: Path, *, points: int, keys: int = 1) -> Path:
-    """A finished run whose metrics are those of `points` calls of `log`."""
-    from cupel.record.layout import metrics_name
+    """A finished run whose record is that of `points` calls of `log`."""
+    from cupel.record import files
+    from cupel.record.layout import SESSION, metrics_name
     from cupel.record.session import Session
 
     session = Session.start(root=root, project="bench", name="b", config={}, identity="b")
@@ -81,8 +83,10 @@ def make_run(root: Path, *, points: int, keys: int = 1) -> Path:
     folder, run_dir = session.dir, session.run_dir
     session.finish("finished", results={"step": points, "final": {}})
     started, step, segment = time.time(), 0, 0
+    said = files.read_json(folder / SESSION)
     while step < points:
-        with (folder / metrics_name(0, segment)).open("w") as file:
+        path = folder / metrics_name(0, segment)
+        with path.open("w") as file:
             written = 0
             while step < points and written < _SEGMENT_BYTES:
                 values = "".join(
@@ -92,7 +96,14 @@ def make_run(root: Path, *, points: int, keys: int = 1) -> Path:
                 at = started + step * 0.01
                 written += file.write(f'{{"_step":{step},"_t":{at:.6f}{values}}}\n')
                 step += 1
+        content = path.read_bytes()
+        said["files"][path.name] = {"bytes": len(content), "crc32": zlib.crc32(content)}
         segment += 1
+    last = {
+        "loss" if key == 0 else f"metric_{key}": _value(points - 1, key) for key in range(keys)
+    }
+    said["last"] = {"step": points - 1, "values": last, "steps": {}}
+    files.write_json(folder / SESSION, said)
     return run_dir
 
 

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import threading
 import time
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cupel.dashboard import chart, standing, store
 from cupel.dashboard.queries import ChartQuery
 from cupel.dashboard.store import Store
+from cupel.record import compaction, writer
+from cupel.record.growing import Growing
 from cupel.record.session import Session
 
 
-def long_run(root: Path) -> str:
+def long_run(root: Path, lines: int = 8000) -> str:
     session = Session.start(root=root, project="p", name="long", config={}, identity="long")
     session.begin_at(0)
-    for step in range(8000):
+    for step in range(lines):
         session.log({"loss": float(step)}, step=step)
     session.finish("finished")
     return f"p/{session.run_id}"
@@ -39,6 +44,43 @@ def test_columns_are_kept_after_the_answer_and_not_before(
         time.sleep(0.05)
     assert len(kept(tmp_path)) == 1
     assert chart.snapshot(found, query)[0] == first  # now from the files
+    found.close()
+
+
+def test_no_line_is_read_again_while_columns_are_being_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "PAUSE_S", 0.0)
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 300_000)
+    key, found = long_run(tmp_path, 20_000), Store(tmp_path)
+    going_on, write = threading.Semaphore(1), compaction._write
+    read: list[str] = []
+
+    class Reading(Growing):
+        def __init__(self, path: Path, keys: Collection[str] | None = None) -> None:
+            read.append(path.name)
+            super().__init__(path, keys)
+
+    def slow(*given: Any) -> None:
+        going_on.acquire()
+        write(*given)
+
+    monkeypatch.setattr(compaction, "_write", slow)
+    monkeypatch.setattr(compaction, "Growing", Reading)
+    query = ChartQuery(runs=[key], metric="loss")
+    first, _ = chart.snapshot(found, query)
+    until = time.monotonic() + 20
+    while not kept(tmp_path) and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.2)  # the first file has been taken, others wait
+    assert len(kept(tmp_path)) == 1
+    assert chart.snapshot(found, query)[0] == first
+    assert len(read) == len(set(read)) >= 3
+    going_on.release(100)
+    while len(kept(tmp_path)) < 3 and time.monotonic() < until:
+        time.sleep(0.02)
+    assert chart.snapshot(found, query)[0] == first
+    assert len(read) == len(set(read))
     found.close()
 
 

@@ -50,6 +50,8 @@ class OpenRun:
     lock: threading.Lock = field(default_factory=threading.Lock)
     read: tuple[int, int] | None = None
     """While lines of it are read: how many bytes of how many."""
+    kept: bool = True
+    """Whether files took all columns that were to be written into some."""
     _names: Names = field(default_factory=Names)
     _sessions: list[SessionInfo] = field(default_factory=list)
     _state: tuple[int, ...] | None = None
@@ -235,19 +237,27 @@ class Store:
                 self._after.submit(self._keep)
 
     def _keep(self) -> None:
-        """Write what is to be written; of a run whose columns are in files none stay in memory."""
+        """Write what is to be written; of a run whose columns are all in files none stay in memory.
+
+        Let go of one by one, those that wait would be read from their lines again.
+        """
         time.sleep(PAUSE_S)
         while self._works:
             opened, work = self._works[0]
             try:
-                if work() is not None:
-                    with opened.lock:
-                        opened.record.forget()
+                opened.kept = work() is not None and opened.kept
             except Exception as error:  # without files all is as before, only slower
+                opened.kept = False
                 _logger.warning("columns cannot be kept: %r", error)
-            with self._works_lock:
-                if self._works:  # else the store was closed meanwhile
-                    self._works.popleft()
+            with opened.lock:  # whoever reads may have more to be written
+                with self._works_lock:
+                    if self._works:  # else the store was closed meanwhile
+                        self._works.popleft()
+                    waits = any(run is opened for run, _ in self._works)
+                if not waits:
+                    if opened.kept:
+                        opened.record.forget()
+                    opened.kept = True
 
     def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
         """Of the first of some runs whose lines are being read: how many bytes of how many."""
