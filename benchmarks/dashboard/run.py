@@ -82,7 +82,7 @@ def _parts(
         "live": lambda: live.measure(playwright, seconds, _say),
         "clients": lambda: live.measure(playwright, seconds, _say, clients=12),
         "training": lambda: training.measure(
-            playwright, 2 if quick else max(10, rounds), 2 if quick else 15, 200, _say
+            playwright, 2 if quick else max(10, rounds), 2 if quick else 12, 400, _say
         ),
         "appends": lambda: lasting.appends(playwright, 6000 if quick else lasting.APPENDS, _say),
         "table": lambda: lasting.table(playwright, lasting.TABLE_RUNS, _say),

@@ -99,9 +99,7 @@ def make_run(root: Path, *, points: int, keys: int = 1) -> Path:
         content = path.read_bytes()
         said["files"][path.name] = {"bytes": len(content), "crc32": zlib.crc32(content)}
         segment += 1
-    last = {
-        "loss" if key == 0 else f"metric_{key}": _value(points - 1, key) for key in range(keys)
-    }
+    last = {"loss" if key == 0 else f"metric_{key}": _value(points - 1, key) for key in range(keys)}
     said["last"] = {"step": points - 1, "values": last, "steps": {}}
     files.write_json(folder / SESSION, said)
     return run_dir

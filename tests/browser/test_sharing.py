@@ -76,6 +76,26 @@ def test_a_chart_as_a_picture_has_the_curve_in_it(root: Path, seen: Seen) -> Non
     assert heights.max() - heights.min() > 0.4 * height
 
 
+def test_a_drawing_has_the_scale_that_its_card_has(root: Path, seen: Seen) -> None:
+    run = started(root, name="scaled")
+    for step in range(300):
+        run.log({"loss": 10.0 + step / 300 if step != 150 else 1e6}, step=step)
+    run.finish("finished")
+    tab = seen.open(f"/run/{key_of(run)}")
+    expect(line_of_sight(tab)).to_be_visible()
+    assert ">800,000<" in text(shared(tab, "SVG"))
+    tab = seen.open(f"/run/{key_of(run)}?clip=1")
+    expect(card(tab, "loss").get_by_text("1 value beyond the axis")).to_be_visible()
+    clipped = text(shared(tab, "SVG"))
+    assert "1 value beyond the axis" in clipped
+    assert ">800,000<" not in clipped
+    tab = seen.open(f"/run/{key_of(run)}?logy=1")
+    expect(line_of_sight(tab)).to_be_visible()
+    logarithmic = text(shared(tab, "SVG"))
+    assert ">1,000<" in logarithmic
+    assert ">800,000<" not in logarithmic
+
+
 def exported(tab: Page, what: str) -> Download:
     tab.locator("summary", has_text="Export").click()
     with tab.expect_download() as download:

@@ -162,7 +162,7 @@ def test_outliers_are_left_out_where_that_is_asked_for_and_counted(tmp_path: Pat
     assert any(text.startswith("800") for text in texts(whole))
     assert not any(text.startswith("800") for text in texts(clipped))
     assert not any("beyond" in text for text in texts(whole))
-    assert "step · 1 values beyond the axis (outliers clipped)" in texts(clipped)
+    assert "step · 1 value beyond the axis (outliers clipped)" in texts(clipped)
 
 
 def test_where_a_resumed_run_went_on_is_a_tick_and_its_tail_is_dim(tmp_path: Path) -> None:
@@ -209,6 +209,8 @@ def test_the_server_gives_a_drawing_of_a_query(tmp_path: Path) -> None:
         assert tree[0].text == "<b>"
         assert "mine" in texts(tree)
         assert drawing.COLOURS["dark"][0] in found.text
+        scaled = client.get("/api/v1/chart.svg", params={**given, "log_y": "1"})
+        assert (scaled.status_code, scaled.text != found.text) == (200, True)
         for wrong in ({**given, "theme": "pink"}, {**given, "sub": "x"}, {**given, "labels": "[]"}):
             assert client.get("/api/v1/chart.svg", params=wrong).status_code == 400
 

@@ -34,7 +34,7 @@ def test_each_log_is_one_write_of_one_whole_line_by_its_caller(
         -                written = os.write(self._fd, line)
         +                written = os.write(self._fd, line[:-1]) + os.write(self._fd, b"\\n")
 
-        -        if not self._metrics.append(line):
+        -        if not self._metrics.append(line, tuple(plain), step):
         +        threading.Thread(target=self._metrics.append, args=(line,)).start()
 
     Then `2 writes when 1 calls had returned`; and the thread that wrote was another one. When lines

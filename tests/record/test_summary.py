@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from arbitrary_logs import RUNS, Log, regular, rows_of, write
-from cupel.record import compaction, files, layout, metrics
+from cupel.record import codec, compaction, files, layout, metrics, saying, writer
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.record.summary import Summary, rule_of
@@ -152,8 +153,12 @@ def test_what_a_session_says_at_its_end_is_what_its_lines_come_to(
             told = columns.last(key)
             assert told is not None
             assert told[0] == at
-        went_back = any(ahead < 0 for ahead, _ in logged[1:])
-        assert fields["last"] is None or not went_back
+        last: dict[str, Any] = {}
+        for _, values in logged:
+            last |= values
+        numbers = not any(isinstance(value, list) for value in last.values())
+        in_order = not any(ahead < 0 for ahead, _ in logged[1:])
+        assert (fields["last"] is not None) == bool(logged and numbers and in_order)
         assert check_run(session.run_dir).sound
 
 
@@ -173,7 +178,10 @@ def finished(root: Path, **told: Any) -> Path:
 def test_the_summary_of_an_ended_run_reads_no_line(tmp_path: Path) -> None:
     run_dir = finished(tmp_path)
     (lines,) = layout.segments(layout.session_dir(run_dir, 1), "metrics")
-    lines.write_bytes(b"x" * lines.stat().st_size)
+    before = lines.stat()
+    lines.write_bytes(b"x" * before.st_size)
+    assert RunRecord(run_dir).summarised() == Summary(0, {}), "changed since"
+    os.utime(lines, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert RunRecord(run_dir).summarised() == Summary(9, {"loss": 9.0})
     assert not check_run(run_dir).sound
 
@@ -203,13 +211,95 @@ def test_a_last_number_that_no_line_says_is_told(tmp_path: Path) -> None:
     for last, told in (
         ((8, {"loss": 9.0}, {"loss": 9}), "tells 8 as last _step; its lines say 9"),
         ((9, {"loss": 8.0}, {}), "tells 8.0 as last loss; its lines say 9.0"),
-        ((9, {"lost": 1}, {"lost": 9}), "tells 1 as last lost; its lines say nothing"),
+        ((9, {"lost": 1}, {"lost": 9}), "tells no last loss, and its lines do"),
+        ((9, {}, {}), "tells no last loss, and its lines do"),
+        ((9, {"loss": 9.0, "lost": 1}, {}), "tells a last lost, and none of its lines does"),
+        ((9, {"loss": 9.0}, {"lost": 1}), "tells a last lost, and none of its lines does"),
         ((9, {"loss": 9.0}, {"loss": 8}), "tells 8 as step of loss; its lines say 9"),
         ((9, [], {}), "last is no step with values and their steps"),
     ):
         said = dict(zip(("step", "values", "steps"), last, strict=True))
         found = check_run(finished(tmp_path, last=said)).problems
         assert str(found[0]) == f"sessions/0001/session.json: {told}"
+
+
+def told_of(root: Path, lines: Iterable[dict[Any, Any]]) -> dict[str, Any] | None:
+    """What a session says of its last numbers that logged these, a step each."""
+    session = Session.start(root=root, project="p", name="n", config={}, identity="i")
+    for step, values in enumerate(lines):
+        session.log(values, step=step)
+    session.finish("finished")
+    assert check_run(session.run_dir).sound
+    fields = files.read_json(session.dir / layout.SESSION)
+    told: dict[str, Any] | None = fields["last"]
+    without = RunRecord(session.run_dir).summary
+    files.write_json(session.dir / layout.SESSION, {**fields, "last": None})
+    assert repr(RunRecord(session.run_dir).summary) == repr(without)
+    return told
+
+
+def test_a_session_says_its_last_numbers_of_so_many_kinds_of_lines(tmp_path: Path) -> None:
+    kinds = [{f"metric_{n}": n} for n in range(writer.MOST_KINDS)]
+    told = told_of(tmp_path, kinds)
+    assert told is not None
+    assert list(told["values"]) == [f"metric_{n}" for n in range(writer.MOST_KINDS)]
+    assert told["steps"]["metric_3"] == 3
+    assert told_of(tmp_path, [*kinds, {"another": 1}]) is None
+    assert told_of(tmp_path, [{f"metric_{n}": n for n in range(saying.MOST_LAST)}]) is not None
+    assert told_of(tmp_path, [{f"metric_{n}": n for n in range(saying.MOST_LAST + 1)}]) is None
+
+
+def test_last_numbers_may_stand_in_an_earlier_segment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "SEGMENT_BYTES", 200)
+    lines = [{"val_loss": 3.0}, *({"loss": float(n)} for n in range(20)), {"acc": 1}, {"loss": 7.0}]
+    told = told_of(tmp_path, lines)
+    assert told == {
+        "step": 22,
+        "values": {"val_loss": 3.0, "loss": 7.0, "acc": 1},
+        "steps": {"val_loss": 0, "acc": 21},
+    }
+
+
+def test_names_are_told_as_their_text(tmp_path: Path) -> None:
+    class Name(str):  # as members of an enum of texts are
+        __slots__ = ()
+
+        def __str__(self) -> str:
+            return "Name.LOSS"
+
+    told = told_of(tmp_path, [{Name("loss"): 0.1}])
+    assert told is not None
+    assert told["values"] == {"loss": 0.1}
+
+
+def test_nothing_is_said_where_a_thread_logged_a_later_step_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
+    encode, others = codec.encode_step, [6]
+
+    def slow(step: int, now: float, metrics: Mapping[str, Any]) -> bytes:
+        if step == 5 and others:  # another thread is faster
+            session.log({"loss": 0.6}, step=others.pop())
+        return encode(step, now, metrics)
+
+    monkeypatch.setattr(codec, "encode_step", slow)
+    session.log({"loss": 0.5}, step=5)
+    session.finish("finished")
+    assert files.read_json(session.dir / layout.SESSION)["last"] is None
+    assert RunRecord(session.run_dir).summarised() == Summary(6, {"loss": 0.6})
+    assert check_run(session.run_dir).sound
+
+
+def test_nothing_is_said_after_what_stood_in_the_file_before(tmp_path: Path) -> None:
+    path = tmp_path / "lines"
+    path.write_text("{}\n")
+    file = writer.LineWriter(path)
+    assert file.append(b'{"_step":1,"_t":1,"loss":2}\n', ("loss",), 1)
+    assert file.ends() is None
+    file.close()
 
 
 def test_the_summary_of_a_small_run_needs_no_numpy(tmp_path: Path) -> None:

@@ -38,6 +38,43 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/v1/ahead": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Read ahead what a page of these runs shows first. */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description the key of a run, <project>/<id>; once for each */
+                    run?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Read ahead what a page of these runs shows first. */
+                204: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content?: never;
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/v1/chart.svg": {
         parameters: {
             query?: never;
@@ -49,8 +86,12 @@ export interface paths {
         get: {
             parameters: {
                 query?: {
+                    /** @description 1 to leave out the outermost values */
+                    clip?: string;
                     /** @description JSON, by key of a run */
                     labels?: string;
+                    /** @description 1 for a logarithmic axis */
+                    log_y?: string;
                     /** @description JSON with `query`, and `cursor` or `name` of what one has */
                     sub?: string;
                     /** @description light or dark */
@@ -347,6 +388,47 @@ export interface paths {
                     };
                     content: {
                         "application/json": unknown;
+                    };
+                };
+            };
+        };
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/v1/points": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /** Of each run of a chart the point nearest to a place. */
+        get: {
+            parameters: {
+                query?: {
+                    /** @description JSON with `query`, and `cursor` or `name` of what one has */
+                    sub?: string;
+                    /** @description the place, on the axis of the chart */
+                    x?: string;
+                };
+                header?: never;
+                path?: never;
+                cookie?: never;
+            };
+            requestBody?: never;
+            responses: {
+                /** @description Of each run of a chart the point nearest to a place. */
+                200: {
+                    headers: {
+                        [name: string]: unknown;
+                    };
+                    content: {
+                        "application/json": components["schemas"]["Point"][];
                     };
                 };
             };
@@ -1948,6 +2030,20 @@ export interface components {
             name: string;
             setting: string;
             values: unknown[];
+        };
+        /**
+         * Point
+         * @description One number as it was logged.
+         */
+        Point: {
+            elapsed: number | null;
+            run: string;
+            session: number | null;
+            smooth: number | ("-Infinity" | "Infinity" | "NaN") | null;
+            step: number;
+            time: number | null;
+            value: number | ("-Infinity" | "Infinity" | "NaN");
+            x: number;
         };
         /**
          * Quarantine

@@ -29,6 +29,7 @@ from cupel.dashboard import (
     page,
     runs,
     snapshot,
+    standing,
     states,
     studies,
 )

@@ -156,7 +156,7 @@ class Point(msgspec.Struct):
 
     run: str
     session: int | None
-    x: Number
+    x: float
     step: int
     value: Number
     smooth: Number | None

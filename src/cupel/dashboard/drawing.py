@@ -1,6 +1,7 @@
 """A chart as one SVG, as the page draws it: `chart_svg(store, query, title=…, labels=…, theme=…)`.
 
-    GET /api/v1/chart.svg?sub={"query":{…}}&title=…&theme=light|dark&log_y=0|1&labels={key: text}
+    GET /api/v1/chart.svg?sub={"query":{…}}&title=…&labels={key: text}
+                          &theme=light|dark&log_y=0|1&clip=0|1
 
 Band from the least to the greatest value of each stretch, last values as a line, a smoothed line
 with the raw one faded, triangles where values are not finite, ticks where sessions went on. Equal
@@ -26,7 +27,7 @@ from starlette.routing import BaseRoute, Route
 from cupel.dashboard import chart, frames, grid, ticks
 from cupel.dashboard.export import disposition
 from cupel.dashboard.queries import ChartQuery, parse
-from cupel.dashboard.standing import Reference, references
+from cupel.dashboard.standing import HELD, Reference, references
 from cupel.dashboard.store import Store
 from cupel.dashboard.ticks import Axis
 from cupel.errors import UsageError
@@ -104,7 +105,8 @@ def chart_svg(
     """
     frame, _ = chart.snapshot(store, query)
     data = _read(frame, query)
-    held = [one for one in references(store, query.runs) if one.metric == query.metric]
+    held = references(store, query.runs) if query.metric in HELD else []
+    held = [one for one in held if one.metric == query.metric]
     return _Drawing(data, query, theme, width, height, log_y, clip).drawn(
         title, labels if legend else None, held
     )
@@ -146,8 +148,10 @@ def _reached(curve: _Curve, *, log: bool) -> Floats:
     can_low, can_high, can_last = (
         np.isfinite(a) & ((a > 0) | (not log)) for a in (low, high, last)
     )
-    kept = (low[can_low], high[can_high & (high != low)], last[can_last & ~(can_low & can_high)])
-    return np.concatenate(kept)
+    high = high[can_high & (high != low)]
+    # Where both can be drawn it lies between them.
+    last = last[can_last & ~(can_low & can_high) & (last != curve.low) & (last != curve.high)]
+    return np.concatenate([low[can_low], high, last])
 
 
 def _read(frame: bytes, query: ChartQuery) -> _Data:
@@ -356,7 +360,8 @@ class _Drawing:
         if self._query.smooth:
             name += f" · smoothed by {self._query.smooth:g}"
         if self._clip and self._outside:
-            name += f" · {self._outside:,} values beyond the axis (outliers clipped)"
+            values = "value" if self._outside == 1 else "values"
+            name += f" · {self._outside:,} {values} beyond the axis (outliers clipped)"
         middle, room = (x.start + x.end) / 2, x.end - x.start
         parts.append(self._text(middle, y.start + 34, name, anchor="middle", room=room))
         return parts

@@ -29,6 +29,7 @@ STRETCHES = 512  # in which the least value is looked for first
 NEWEST = 20_000  # points that pace, trend and anomalies look at
 HEADLINES = ("loss", "train/loss", "train_loss", "val_loss")
 ENTROPIES = ("unigram", "bigram")  # of a corpus, as a workload names them
+HELD = ("loss", "val_loss")  # what is held against them
 MOST_REFERENCES = 8
 SILENT_TIMES = 5  # the longest usual gap between two lines, at least a minute
 
@@ -342,14 +343,15 @@ def metrics(store: Store, keys: list[str]) -> MetricsState:
 
 
 def read_ahead(store: Store, keys: list[str]) -> None:
-    """Read the numbers of the first metric of some runs, for whoever will ask for its chart.
+    """Read the numbers of the chart that a page of some runs shows first, where that is known.
 
     Raises UnknownName.
     """
     names = metrics(store, keys).metrics
-    for key in keys if names else ():
+    first = names if len(names) == 1 else [name for name in names if name == "loss"]
+    for key in keys if first else ():
         with store.reading(key) as run:
-            run.logged(names[0], STEP)
+            run.logged(first[0], STEP)
 
 
 def references(store: Store, keys: Iterable[str]) -> list[Reference]:
@@ -363,6 +365,6 @@ def references(store: Store, keys: Iterable[str]) -> list[Reference]:
             told = run.references()
         for name, value in told.items():
             label = f"{name} entropy" if name in ENTROPIES else name
-            for metric in ("loss", "val_loss"):
+            for metric in HELD:
                 found[metric, value, label] = Reference(metric, value, label)
     return list(found.values()) if len(found) <= MOST_REFERENCES else []

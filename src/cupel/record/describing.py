@@ -196,18 +196,26 @@ class Describing(Saying):
             lost=self.lost,
             problems=dict(self.problems),
             files=self._folder.written(),
-            last=self.last(),
+            last=self._last(),
             **({"steps_went_back": self.steps_went_back} if self.steps_went_back else {}),
         )
         self._folder.publish(layout.SESSION, self._state)
         self._update_run(status)
+
+    def _last(self) -> dict[str, Any] | None:
+        """`last`; whatever goes wrong there, a session ends in order."""
+        try:
+            return self.last()
+        except Exception as error:
+            self.problem("last numbers", error)
+            return None
 
     def _correct_how_it_ended(self) -> None:
         """Say anew what another thread, or a failure, has added while that was written."""
         now = {
             "files": self._folder.written(),
             "problems": dict(self.problems),
-            "last": self.last(),
+            "last": self._last(),
         }
         if any(self._state[name] != value for name, value in now.items()):
             self._state.update(now, lost=self.lost)

@@ -5,7 +5,7 @@
 A row of an ended run holds until its run.json is replaced (edited tags, a resume) or a session is
 added; a run that lives is looked at each time (about 3 ms, of a large one what was added). Without
 the cache, where it is damaged, or cannot be written, everything is the same but slower: 10,000 runs
-take about 0.3 s with it, and without 5 s, or 15 s from a disk (six small files a run, each opened
+take about 0.3 s with it, and without 3 s, or 15 s from a disk (six small files a run, each opened
 once). Damaged runs have rows too, with `problem`.
 """
 

@@ -287,12 +287,16 @@ class RunRecord:
         """
         return self._metrics.logged(sessions, 0, keys)
 
+    def is_large(self, sessions: Sequence[SessionInfo]) -> bool:
+        """Whether columns of the metrics of some of its sessions are worth their making."""
+        return self._metrics.is_large(sessions, 0)
+
     @property
     def summary(self) -> dict[str, Any]:
         """One number a metric: the last, or what `define_metric` says; and what `set_summary` set.
 
-        Read anew at each call: about 1 ms, and for a large run the first time as long as it takes
-        to compact it.
+        Read anew at each call: about 1 ms, and for a large run that did not end within one session
+        the first time as long as it takes to compact it.
         """
         return self.summarised().values
 

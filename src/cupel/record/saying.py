@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from cupel.errors import UsageError, did_you_mean
 from cupel.record import codec, layout
@@ -24,6 +24,9 @@ from cupel.record.opening import How
 
 SUMMARIES = ("last", "first", "min", "max", "mean", "best", "none")  # of `define_metric`
 GOALS = ("min", "max")
+
+MOST_LAST = 1000  # metrics whose last numbers are told at the end; of more the lines tell
+_first = operator.itemgetter(0)
 
 _MOST_PROBLEMS = 100  # names; of metrics that are wrong there may be as many as steps
 
@@ -83,37 +86,38 @@ class Saying:
         self._step = step
         now = time.time() if t is None else float(t)
         try:
-            line = codec.encode_step(step, now, metrics)
-            kind = tuple(metrics)
+            plain = dict(metrics)  # as it is now: another thread may change it
+            line = codec.encode_step(step, now, plain)
         except Exception:  # of whatever a value does that is asked for its number
             if self.strict:
                 raise
-            good = self._recordable(metrics)
-            line, kind = codec.encode_step(step, now, good), tuple(good)
-        if not self._metrics.append(line, kind):
+            plain = self._recordable(metrics)
+            line = codec.encode_step(step, now, plain)
+        if not self._metrics.append(line, tuple(plain), step):
             self._folder.tell_lost(self._metrics)
 
     def last(self) -> dict[str, Any] | None:
         """The last step, the last number of each metric, and the step of those that came before, as
-        they stand in the files; None where the files alone tell (steps went back, or a last value
-        is no number)."""
+        they stand in the files; None where the files alone tell (steps went back, a last value is
+        no number, metrics are many)."""
         ends = self._metrics.ends()
-        if ends is None or not ends[1] or self.steps_went_back:
+        if not ends or self.steps_went_back:
             return None
-        lines, kinds = ends
+        lines = [(number, codec.decode_line(line)) for number, line in ends]
         found: dict[str, Any] = {}
         steps: dict[str, int] = {}
-        for fields in map(codec.decode_line, lines.values()):
+        for _, fields in lines:  # in order, so the later one wins
             found |= fields
             steps |= dict.fromkeys(fields, fields["_step"])
-        order = dict.fromkeys(key for kind in kinds for key in cast("tuple[str, ...]", kind))
-        if any(not isinstance(found[key], int | float) for key in order):
+        order = dict.fromkeys(key for _, fields in sorted(lines, key=_first) for key in fields)
+        step, keys = found["_step"], [*order][2:]  # after `_step` and `_t`
+        numbers = all(isinstance(found[key], int | float) for key in keys)
+        if not numbers or len(keys) > MOST_LAST:
             return None
-        step = found["_step"]
         return {
             "step": step,
-            "values": {key: found[key] for key in order},
-            "steps": {key: steps[key] for key in order if steps[key] != step},
+            "values": {key: found[key] for key in keys},
+            "steps": {key: steps[key] for key in keys if steps[key] != step},
         }
 
     def event(self, name: str, /, **fields: Any) -> None:

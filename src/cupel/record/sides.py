@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from cupel.errors import RecordError
@@ -20,6 +21,8 @@ from cupel.record.summary import rule_of
 ACCEPTED = "accepted"  # the statistic of a number in a run's results
 SET = "set"  # of one that `set_summary` was given
 GOALS = ("min", "max")
+
+_NUMBER = (int, float)
 
 Event = Mapping[str, Any]
 Pair = tuple[str, str]  # a metric and a statistic of it
@@ -135,6 +138,8 @@ def _steps(
     rules = {name: rule for name, rule in rules.items() if name not in found}
     if not (columns := _columns(rules)):
         return found
+    if not record.is_large(sessions):
+        return found | _steps_of_rows(record.history(columns), rules)
     logged = record.logged(columns, sessions)
     for name, rule in rules.items():
         if rule == "last":
@@ -144,6 +149,21 @@ def _steps(
             series = logged.curve(name).series()
             if (place := _place(series.y, rule)) is not None:
                 found[name] = int(series.x[place])
+    return found
+
+
+def _steps_of_rows(rows: Sequence[Mapping[str, Any]], rules: Mapping[str, str]) -> dict[str, int]:
+    """The same of a small run, without numpy."""
+    found: dict[str, int] = {}
+    for name, rule in rules.items():
+        points = [(row[name], row["_step"]) for row in rows if isinstance(row.get(name), _NUMBER)]
+        if rule in GOALS:
+            points = [point for point in points if point[0] == point[0]]
+        if not points or rule not in ("last", "first", *GOALS):
+            continue
+        place = {"last": points[-1:], "first": points[:1]}.get(rule, points)
+        best = min if rule == "min" else max
+        found[name] = best(place, key=itemgetter(0))[1]
     return found
 
 

@@ -81,13 +81,17 @@ def _told(sessions: Sequence[SessionInfo], rule: Callable[[str], str]) -> Summar
     if not isinstance(last, dict) or not isinstance(written, dict):
         return None
     segments = layout.segments(sessions[0].dir, "metrics")
-    there = {path.name: path.stat().st_size for path in segments}
+    stats = {path.name: path.stat() for path in segments}
+    there = {name: stat.st_size for name, stat in stats.items()}
     were = {
         name: file.get("bytes")
         for name, file in written.items()
         if name.startswith("metrics.") and isinstance(file, dict)
     }
     if not there or there != were:
+        return None
+    said = (sessions[0].dir / layout.SESSION).stat().st_mtime_ns
+    if any(stat.st_mtime_ns > said for stat in stats.values()):  # changed since, or copied
         return None
     step, values, steps = last.get("step"), last.get("values"), last.get("steps")
     if not isinstance(step, int) or not isinstance(values, dict) or not isinstance(steps, dict):

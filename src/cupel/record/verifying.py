@@ -76,7 +76,7 @@ class _Check:
         self.run_dir = run_dir
         self.found = Checked(run_dir)
         self._tell = tell
-        self._last: dict[int, _Last] = {}  # of each session, to compare the results with
+        self._last: dict[int, _Last] = {}  # of each session, for what else tells of its end
 
     def all(self) -> Checked:
         run = self._document(layout.RUN)
@@ -135,7 +135,7 @@ class _Check:
         last = self._last[number] = _Last()
         found_in: dict[str, _Lines] = {}
         before = len(self.found.problems)
-        for name in sorted(path.name for path in folder.iterdir()):
+        for name in sorted((path.name for path in folder.iterdir()), key=_by_number):
             if match := _LINES.fullmatch(name):
                 of_rank_0 = match[1] == "metrics" and int(match[2]) == 0 and not went_back
                 path = folder / name
@@ -161,15 +161,21 @@ class _Check:
             return
         try:
             said = {"_step": told["step"], **told["values"]}
-            steps = {name: told["steps"].get(name, told["step"]) for name in told["values"]}
+            steps = dict.fromkeys(told["values"], told["step"]) | told["steps"]
         except (TypeError, KeyError, AttributeError):
             self._problem(place, "last is no step with values and their steps")
             return
+        logged = last.values.keys() - {"_t"}
+        for key in sorted(logged - said.keys()):
+            self._problem(place, f"tells no last {key}, and its lines do")
+        for key in sorted((said.keys() | steps.keys()) - logged):
+            self._problem(place, f"tells a last {key}, and none of its lines does")
         for what, here, there in (("last", said, last.values), ("step of", steps, last.steps)):
-            for key, value in here.items():
-                if repr(there.get(key)) != repr(value):
-                    found = repr(there[key]) if key in there else "nothing"
-                    self._problem(place, f"tells {value!r} as {what} {key}; its lines say {found}")
+            for key in here.keys() & there.keys():
+                if repr(there[key]) != repr(here[key]):
+                    self._problem(
+                        place, f"tells {here[key]!r} as {what} {key}; its lines say {there[key]!r}"
+                    )
 
     def _against(
         self, place: str, found: _Lines, promised: Mapping[str, Any] | None, *, ended: bool
@@ -214,8 +220,7 @@ class _Check:
                     found.events += lines
                 if last is not None:
                     for line in lines:
-                        last.values.update(line)
-                        last.steps.update(dict.fromkeys(line, line["_step"]))
+                        last.take(line)
             found.size = path.stat().st_size
             self._count(path)
         except OSError as error:
@@ -422,10 +427,17 @@ class _Check:
 
 @dataclass(slots=True)
 class _Last:
-    """What rank 0 logged last of each key, and at which step."""
+    """What rank 0 logged of each key at its greatest step, and that step."""
 
     values: dict[str, Any] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
+
+    def take(self, line: dict[str, Any]) -> None:
+        step = line["_step"]
+        if step < self.steps.get("_step", step):  # of threads that log, one may come late
+            line = {key: value for key, value in line.items() if step >= self.steps.get(key, step)}
+        self.values.update(line)
+        self.steps.update(dict.fromkeys(line, step))
 
 
 @dataclass(slots=True)
@@ -451,6 +463,12 @@ def _promised(
         for name, told in listed.items()
         if isinstance(told, dict)
     }
+
+
+def _by_number(name: str) -> tuple[str, int, int, str]:
+    """The order in which files of lines were written: the thousandth comes after the 999th."""
+    match = _LINES.fullmatch(name)
+    return (match[1], int(match[2]), int(match[3]), name) if match else ("", 0, 0, name)
 
 
 def _missing(names: Iterable[str], *, whole: bool) -> set[str]:

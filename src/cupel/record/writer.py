@@ -9,6 +9,7 @@ A file that has grown past its size is sealed, and the next line opens the next 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import zlib
@@ -65,14 +66,16 @@ class LineWriter:
         # in the midst of another, the order or the bytes are not known: then there is no checksum.
         self._checksum, self._doubtful = 0, self._size > 0
         self._full: dict[str, dict[str, int]] = {}  # segments that are full
-        # Of each kind of line the last one, and where it ends; None where they are too many.
+        # Of each kind of line the last one, and where it ends; None where that is not to be had.
         self._ends: dict[Hashable, tuple[int, int, bytes]] | None = {}
+        self._at: float = -math.inf
         self._roll_at = segment_bytes
 
-    def append(self, line: bytes, kind: Hashable = None) -> bool:
+    def append(self, line: bytes, kind: Hashable = None, at: float = 0) -> bool:
         """Write one line, which ends in a newline; whether all of it was written.
 
-        Of each `kind` the last line is kept for `ends`.
+        Of each `kind` the last line is kept for `ends`; `at` is its place in an order in which
+        lines are expected.
 
         With `durability="sync"` True means that it also survives a power loss.
         """
@@ -93,8 +96,9 @@ class LineWriter:
                 self._checksum = zlib.crc32(line, self._checksum)
                 if kind is not None and self._ends is not None:
                     self._ends[kind] = self._segment, self._size, line
-                    if len(self._ends) > MOST_KINDS:
+                    if at < self._at or len(self._ends) > MOST_KINDS:
                         self._ends = None
+                    self._at = at
                 self._torn = False
                 self._written += 1
                 if self._durable:
@@ -115,14 +119,16 @@ class LineWriter:
         with self._lock:
             return {**self._full, **(self._told() if self._fd >= 0 else {})}
 
-    def ends(self) -> tuple[dict[Hashable, bytes], list[Hashable]] | None:
-        """The last line of each kind, in the order in which they stand in the files, and the kinds
-        in the order in which they came first; None where that is not known."""
+    def ends(self) -> list[tuple[int, bytes]] | None:
+        """The last line of each kind, in the order in which they stand in the files, each with the
+        number of its kind as they came; None where that is not known, there are too many kinds, or
+        a line came out of order."""
         with self._lock:
-            if self._ends is None or any("crc32" not in told for told in self.files().values()):
+            if self._ends is None or self._torn or self._doubtful:
                 return None
-            placed = sorted(self._ends.items(), key=lambda item: item[1][:2])
-            return {kind: line for kind, (_, _, line) in placed}, list(self._ends)
+            found = list(self._ends.values())  # at once: a signal handler may log meanwhile
+        placed = sorted(range(len(found)), key=lambda number: found[number][:2])
+        return [(number, found[number][2]) for number in placed]
 
     def _told(self) -> dict[str, dict[str, int]]:
         """The same of the segment that is open."""
@@ -196,6 +202,8 @@ class LineWriter:
         if self._segment != segment:  # a signal handler was faster
             os.close(fd)
             return
+        if self._torn or self._doubtful:
+            self._ends = None
         # Nothing is called until all of it is changed, so no handler sees a half of it.
         full, self._full = self._fd, {**self._full, **told}
         self._fd, self._segment, self.path = fd, segment + 1, path

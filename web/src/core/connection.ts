@@ -125,7 +125,7 @@ export class Connection {
   askPoints(id: string, x: number, n: number): void {
     const sub = this.subs.get(id);
     if (this.link.value.state !== "polling") this.say({ type: "at", id, n, x });
-    else if (sub) void this.fetchPoints(sub, x, n);
+    else if (sub) void this.fetchPoints(id, sub, x, n);
   }
 
   /** Ask for all of a subscription anew. */
@@ -245,7 +245,7 @@ export class Connection {
   }
 
   /** Without a line the points are asked for one question after the other, only the newest. */
-  private async fetchPoints(sub: Sub, x: number, n: number): Promise<void> {
+  private async fetchPoints(id: string, sub: Sub, x: number, n: number): Promise<void> {
     const waits = sub.pointing !== undefined;
     sub.pointing = { x, n };
     if (waits) return;
@@ -254,8 +254,11 @@ export class Connection {
     try {
       do {
         now = sub.pointing;
-        const answer = await this.around.fetch(`/api/v1/points?sub=${query}&x=${now.x}`);
-        if (answer.ok) sub.handlers.points?.((await answer.json()) as Points, now.n);
+        const x = encodeURIComponent(now.x);
+        const answer = await this.around.fetch(`/api/v1/points?sub=${query}&x=${x}`);
+        const points = answer.ok ? ((await answer.json()) as Points) : null;
+        if (this.closed || this.subs.get(id) !== sub) return; // another question has its place
+        if (points) sub.handlers.points?.(points, now.n);
       } while (sub.pointing !== now);
     } catch {
       // What the stretch tells stays until there is an answer.
@@ -287,7 +290,7 @@ export class Connection {
     }
     if (this.poller === undefined || this.subs.get(id) !== sub) return;
     this.heard.value = Date.now();
-    this.link.value = { state: "polling" };
+    if (this.link.value.state !== "polling") this.link.value = { state: "polling" };
     if (answer.status === 204) return;
     if (!answer.ok) {
       const body = (await answer.json().catch(() => ({}))) as { error?: string };

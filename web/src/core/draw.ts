@@ -220,7 +220,8 @@ function each(
       const [low, high, last] = [curve.low[row]!, curve.high[row]!, curve.last[row]!];
       if (can(low)) take(low);
       if (high !== low && can(high)) take(high);
-      if (!(can(low) && can(high)) && can(last)) take(last); // else it lies between them
+      // Where both can be drawn it lies between them.
+      if (!(can(low) && can(high)) && last !== low && last !== high && can(last)) take(last);
     }
   });
 }

@@ -17,7 +17,7 @@ export const connection = new Connection({
 export const unlocked = signal<"asking" | "yes" | "no">("asking");
 
 /** The newest state of a run, a study, the table …; null before it has come. */
-export function useLive<T>(query: Record<string, unknown>): {
+export function useLive<T>(query: Record<string, unknown> | null): {
   data: Signal<T | null>;
   error: Signal<string | null>;
 } {
@@ -28,6 +28,7 @@ export function useLive<T>(query: Record<string, unknown>): {
   useLayoutEffect(() => {
     data.value = null;
     error.value = null;
+    if (key === "null") return undefined;
     const sub = connection.subscribe(JSON.parse(key), {
       state: (found: never) => {
         data.value = found as T;

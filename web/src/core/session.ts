@@ -55,8 +55,11 @@ function start(): void {
 
 /** Have the server read what this page shows first, while the page's parts are on their way. */
 function readAhead(): void {
+  const given = new URLSearchParams(location.search);
+  // Only where charts are shown, and the first of them is not chosen by a name.
+  if (given.get("metric") || (given.get("tab") ?? given.get("view") ?? "charts") !== "charts") return;
   const one = /^\/run\/([^/]+\/[^/]+)/.exec(location.pathname)?.[1];
-  const keys = new URLSearchParams(one ? `run=${one}` : location.search).getAll("run");
+  const keys = one ? new URLSearchParams(`run=${one}`).getAll("run") : given.getAll("run");
   if (!keys.length) return;
   const asked = new URLSearchParams(keys.map((key) => ["run", key]));
   fetch(`/api/v1/ahead?${asked}`).catch(() => {}); // of what fails the chart will tell

@@ -29,7 +29,9 @@ export default function Compare(_: PageProps) {
   const taken = useRef({ asked: "", at: 0 });
   const state = useLive<RunsState>({ kind: "runs" });
   const content = state.data.value?.content;
-  const metrics = useMetrics(keys); // while the runs are put side by side
+  const view = query.value.get("view") ?? "all";
+  const shows = (part: string) => view === "all" || view === part;
+  const metrics = useMetrics(shows("charts") ? keys : []); // while the runs are put side by side
   const asked = keys.map((key) => `run=${encodeURIComponent(key)}`).join("&");
   useEffect(() => {
     if (!asked) return undefined;
@@ -56,10 +58,8 @@ export default function Compare(_: PageProps) {
   }, [asked, content, again.value]);
   if (!keys.length) return <Empty text="No runs were chosen. Select some in the table of runs, and press Compare." />;
   if (error.value && !found.value) return <Problem text={error.value} again={() => again.value++} />;
-  const view = query.value.get("view") ?? "all";
   const data = found.value;
   if (!data) return <Loading what="Putting the runs side by side" />;
-  const shows = (part: string) => view === "all" || view === part;
   return (
     <div class="stack compare">
       <div class="row">

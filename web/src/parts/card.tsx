@@ -268,7 +268,7 @@ function Shown(props: CardProps) {
         </p>
       )}
       {outside.value > 0 && (
-        <p class="chart-note clipped">{outside.value} values beyond the axis (outliers clipped)</p>
+        <p class="chart-note clipped">{outside.value} value{outside.value === 1 ? "" : "s"} beyond the axis (outliers clipped)</p>
       )}
       {cursor.value && (
         <Tip at={cursor.value} data={data.current} points={points.value} card={props} host={host.current} />

@@ -45,8 +45,9 @@ export function settingsOf(asked: URLSearchParams, group: string | null): Settin
 
 type Grid = { runs: string[]; labels?: Record<string, string>; group?: string | null };
 
-/** The names of the metrics of some runs, as they come. */
-export const useMetrics = (runs: string[]) => useLive<Metrics>({ kind: "metrics", runs });
+/** The names of the metrics of some runs, as they come; nothing of none. */
+export const useMetrics = (runs: string[]) =>
+  useLive<Metrics>(runs.length ? { kind: "metrics", runs } : null);
 
 export function ChartGrid(props: Grid) {
   return <ChartsOf {...props} live={useMetrics(props.runs)} />;
