@@ -4,7 +4,7 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import type { PageProps } from "../app.tsx";
 import { duration } from "../core/format.ts";
-import { get, useLive } from "../core/live.ts";
+import { get, unlocked, useLive } from "../core/live.ts";
 import { go, path, query, set, to } from "../core/url.ts";
 import { ChartsOf, useMetrics } from "../parts/charts.tsx";
 import { Choice, Empty, Link, Loading, Problem, Status } from "../parts/parts.tsx";
@@ -19,43 +19,47 @@ const VIEWS = [
   ["charts", "Charts"],
 ] as const;
 const REFRESH_MS = 2000;
-const CONTENT_MS = 100;
 
 export default function Compare(_: PageProps) {
   const keys = useMemo(() => [...new Set(query.value.getAll("run"))], [query.value]);
   const found = useSignal<Comparison | null>(null);
   const error = useSignal<string | null>(null);
   const again = useSignal(0);
-  const taken = useRef({ asked: "", at: 0 });
+  const times = useRef({ asked: 0, taken: 0 });
+  const abort = useRef<AbortController | null>(null);
   const state = useLive<RunsState>({ kind: "runs" });
   const content = state.data.value?.content;
   const view = query.value.get("view") ?? "all";
   const shows = (part: string) => view === "all" || view === part;
   const metrics = useMetrics(shows("charts") ? keys : []); // while the runs are put side by side
+  const open = unlocked.value === "yes";
   const asked = keys.map((key) => `run=${encodeURIComponent(key)}`).join("&");
+  const ask = async (signal: AbortSignal) => {
+    const began = Date.now();
+    times.current.asked = began;
+    try {
+      const next = await get<Comparison>(`/api/v1/compare?${asked}`, signal);
+      if (began < times.current.taken) return; // a later answer was faster
+      times.current.taken = began;
+      if (next.content !== found.peek()?.content) found.value = next;
+      error.value = null;
+    } catch (why) {
+      if (!signal.aborted) error.value = (why as Error).message;
+    }
+  };
   useEffect(() => {
-    if (!asked) return undefined;
-    const abort = new AbortController();
-    // Runs that train change what is told all the time: no more often, and no less often either.
-    const fresh = taken.current.asked === asked;
-    // A name of the contents is about to come, with which all would be asked for again.
-    const first = content === undefined ? CONTENT_MS : 0;
-    const wait = fresh ? Math.max(0, taken.current.at + REFRESH_MS - Date.now()) : first;
-    const timer = setTimeout(async () => {
-      try {
-        const next = await get<Comparison>(`/api/v1/compare?${asked}`, abort.signal);
-        taken.current = { asked, at: Date.now() };
-        if (next.content !== found.peek()?.content) found.value = next;
-        error.value = null;
-      } catch (why) {
-        if (!abort.signal.aborted) error.value = (why as Error).message;
-      }
-    }, wait);
-    return () => {
-      clearTimeout(timer);
-      abort.abort();
-    };
-  }, [asked, content, again.value]);
+    if (!asked || !open) return undefined;
+    abort.current = new AbortController();
+    void ask(abort.current.signal);
+    return () => abort.current?.abort();
+  }, [asked, open, again.value]);
+  // Runs that train change what is told all the time: no more often, and no less often either.
+  useEffect(() => {
+    if (!asked || !open || content === undefined) return undefined;
+    const wait = Math.max(0, times.current.asked + REFRESH_MS - Date.now());
+    const timer = setTimeout(() => void ask(abort.current!.signal), wait);
+    return () => clearTimeout(timer);
+  }, [asked, open, content]);
   if (!keys.length) return <Empty text="No runs were chosen. Select some in the table of runs, and press Compare." />;
   if (error.value && !found.value) return <Problem text={error.value} again={() => again.value++} />;
   const data = found.value;
