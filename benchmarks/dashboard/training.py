@@ -6,8 +6,8 @@ percent here, and the machine has two speeds, of which it keeps one for seconds.
 live and stopped (SIGSTOP, the page open) in turns, killed (the page open); its blocks are compared
 with the mean of the absent ones before and after. Of a repetition the median over its cycles
 counts; the intervals are Student's, 95 %, over repetitions. The browser runs all the time, in
-`absent` with an empty page, and the training rests as long before each block: one that followed
-another at once was 3 % faster, whatever the condition.
+`absent` with an empty page, and the training rests as long before each block: the one that followed
+another at once was 3 % faster than any should be.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cupel.record import files, layout
+from cupel.record import files, layout, metrics
 from cupel.record.reader import RunRecord
 from cupel.record.session import Session
 from cupel.record.sides import ACCEPTED, SET, Side, best_of, common_goal, differing, side_of
@@ -23,6 +23,13 @@ def began(root: Path) -> Session:
 def side(run_dir: Path) -> Side:
     record = RunRecord(run_dir)
     return side_of(record, record.sessions)
+
+
+@pytest.fixture(params=["lines", "columns"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small runs are read line by line, large ones as columns: the numbers are the same."""
+    if request.param == "columns":
+        monkeypatch.setattr(metrics, "LARGE", 1)
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,13 @@ test("while it polls, points are fetched: of many questions the first and the ne
   while (heard.length < 2) await new Promise((done) => setImmediate(done));
   assert.deepEqual(asked, ["&x=1", "&x=3"]);
   assert.deepEqual(heard, [[10, 1], [30, 3]]);
+  sub.points(4);
+  sub.points(5);
+  answer(new Response("no JSON"));
+  while (asked.length < 4) await new Promise((done) => setImmediate(done));
+  answer(Response.json([{ step: 50 }]));
+  while (heard.length < 3) await new Promise((done) => setImmediate(done));
+  assert.deepEqual(heard[2], [50, 5]); // the question that failed takes none with it
   connection.stop();
 });
 

@@ -50,8 +50,6 @@ class OpenRun:
     lock: threading.Lock = field(default_factory=threading.Lock)
     read: tuple[int, int] | None = None
     """While lines of it are read: how many bytes of how many."""
-    kept: bool = True
-    """Whether files took all columns that were to be written into some."""
     _names: Names = field(default_factory=Names)
     _sessions: list[SessionInfo] = field(default_factory=list)
     _state: tuple[int, ...] | None = None
@@ -138,6 +136,7 @@ class Store:
         self._after = ThreadPoolExecutor(1, "cupel-keep")
         self._works: deque[tuple[OpenRun, Callable[[], object]]] = deque()
         self._works_lock = threading.Lock()
+        self._keeping = self._closed = False
 
     def rows(self, *, no_older: float = ROWS_S) -> list[Row]:
         """The rows of all runs, newest first, about so many seconds old. Not to be changed."""
@@ -230,34 +229,29 @@ class Store:
     def _put_off(self, opened: OpenRun, work: Callable[[], object]) -> None:
         """Have columns written when those who wait have been answered."""
         with self._works_lock:
+            if self._closed:
+                return
             self._works.append((opened, work))
-            begun = len(self._works) > 1
+            begun, self._keeping = self._keeping, True
         if not begun:
             with contextlib.suppress(RuntimeError):  # the server ends
                 self._after.submit(self._keep)
 
     def _keep(self) -> None:
-        """Write what is to be written; of a run whose columns are all in files none stay in memory.
-
-        Let go of one by one, those that wait would be read from their lines again.
-        """
+        """Write what is to be written; what is in files then stays no longer in memory."""
         time.sleep(PAUSE_S)
-        while self._works:
-            opened, work = self._works[0]
+        while True:
+            with self._works_lock:
+                if not self._works:
+                    self._keeping = False
+                    return
+                opened, work = self._works.popleft()
             try:
-                opened.kept = work() is not None and opened.kept
+                if work() is not None:
+                    with opened.lock:
+                        opened.record.let_go()
             except Exception as error:  # without files all is as before, only slower
-                opened.kept = False
                 _logger.warning("columns cannot be kept: %r", error)
-            with opened.lock:  # whoever reads may have more to be written
-                with self._works_lock:
-                    if self._works:  # else the store was closed meanwhile
-                        self._works.popleft()
-                    waits = any(run is opened for run, _ in self._works)
-                if not waits:
-                    if opened.kept:
-                        opened.record.forget()
-                    opened.kept = True
 
     def being_read(self, keys: Sequence[str]) -> tuple[int, int] | None:
         """Of the first of some runs whose lines are being read: how many bytes of how many."""
@@ -284,6 +278,7 @@ class Store:
     def close(self) -> None:
         """End the threads; what they are at is not waited for, and what waits is not begun."""
         with self._works_lock:
+            self._closed = True
             self._works.clear()
         for pool in (self._pool, self._after):
             pool.shutdown(wait=False, cancel_futures=True)

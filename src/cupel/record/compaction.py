@@ -149,6 +149,17 @@ def load(
     return growing
 
 
+def is_kept(path: Path, table: Table, cache: Path | None) -> bool:
+    """Whether what a table has in memory is in files, too."""
+    if cache is None or not isinstance(table, Growing):
+        return False
+    try:
+        mapped = Mapped.open(cache, f"{path.parent.name}-{path.name}", signature(path))
+    except OSError:
+        return False
+    return mapped is not None and mapped.covers(table.wanted)
+
+
 @contextlib.contextmanager
 def put_off(later: Callable[[Callable[[], object]], object]) -> Iterator[None]:
     """Within it nobody waits for files to be written: `later` is given what writes each pair.

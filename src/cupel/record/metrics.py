@@ -73,6 +73,16 @@ class Metrics:
             self._logged = {state: Logged(found)}
         return self._logged[state]
 
+    def let_go(self) -> None:
+        """Let go of columns in memory that the cache has in files, too; these are mapped when they
+        are asked for. Of a segment that grows, or is in no file, nothing is read again."""
+        from cupel.record import compaction
+
+        for path, table in [*self._tables.items()]:
+            if compaction.is_kept(path, table, self._cache):
+                del self._tables[path]
+        self._logged.clear()
+
     def _tables_of(
         self, session: SessionInfo, rank: int, keys: frozenset[str] | None
     ) -> list[Table]:

@@ -151,6 +151,10 @@ class RunRecord:
         """Let go of the columns that were read; the next question reads or maps them."""
         self.__dict__.pop("_metrics", None)
 
+    def let_go(self) -> None:
+        """Let go of columns in memory that the cache has in files, too."""
+        self._metrics.let_go()
+
     @property
     def run_id(self) -> str:
         """The run's id: the name of its folder."""

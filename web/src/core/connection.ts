@@ -251,20 +251,16 @@ export class Connection {
     if (waits) return;
     const query = encodeURIComponent(JSON.stringify({ query: sub.query }));
     let now = sub.pointing;
-    try {
-      do {
-        now = sub.pointing;
-        const x = encodeURIComponent(now.x);
-        const answer = await this.around.fetch(`/api/v1/points?sub=${query}&x=${x}`);
-        const points = answer.ok ? ((await answer.json()) as Points) : null;
-        if (this.closed || this.subs.get(id) !== sub) return; // another question has its place
-        if (points) sub.handlers.points?.(points, now.n);
-      } while (sub.pointing !== now);
-    } catch {
-      // What the stretch tells stays until there is an answer.
-    } finally {
-      sub.pointing = undefined;
-    }
+    do {
+      now = sub.pointing;
+      const place = encodeURIComponent(now.x);
+      const points = await this.around.fetch(`/api/v1/points?sub=${query}&x=${place}`)
+        .then((answer) => (answer.ok ? (answer.json() as Promise<Points>) : null))
+        .catch(() => null); // what the stretch tells stays
+      if (this.closed || this.subs.get(id) !== sub) return; // another question has its place
+      if (points) sub.handlers.points?.(points, now.n);
+    } while (sub.pointing !== now);
+    sub.pointing = undefined;
   }
 
   private poll(): void {

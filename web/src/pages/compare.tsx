@@ -25,8 +25,7 @@ export default function Compare(_: PageProps) {
   const found = useSignal<Comparison | null>(null);
   const error = useSignal<string | null>(null);
   const again = useSignal(0);
-  const times = useRef({ asked: 0, taken: 0 });
-  const abort = useRef<AbortController | null>(null);
+  const renew = useRef<(() => void) | null>(null);
   const state = useLive<RunsState>({ kind: "runs" });
   const content = state.data.value?.content;
   const view = query.value.get("view") ?? "all";
@@ -34,32 +33,48 @@ export default function Compare(_: PageProps) {
   const metrics = useMetrics(shows("charts") ? keys : []); // while the runs are put side by side
   const open = unlocked.value === "yes";
   const asked = keys.map((key) => `run=${encodeURIComponent(key)}`).join("&");
-  const ask = async (signal: AbortSignal) => {
-    const began = Date.now();
-    times.current.asked = began;
-    try {
-      const next = await get<Comparison>(`/api/v1/compare?${asked}`, signal);
-      if (began < times.current.taken) return; // a later answer was faster
-      times.current.taken = began;
-      if (next.content !== found.peek()?.content) found.value = next;
-      error.value = null;
-    } catch (why) {
-      if (!signal.aborted) error.value = (why as Error).message;
-    }
-  };
+  // One question at a time; what changes meanwhile is asked for once, two seconds after the last one.
   useEffect(() => {
     if (!asked || !open) return undefined;
-    abort.current = new AbortController();
-    void ask(abort.current.signal);
-    return () => abort.current?.abort();
+    const abort = new AbortController();
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let busy = false;
+    let due = false;
+    let last = 0;
+    let taken = false;
+    const ask = async () => {
+      [busy, due, last] = [true, false, performance.now()];
+      try {
+        const next = await get<Comparison>(`/api/v1/compare?${asked}`, abort.signal);
+        if (abort.signal.aborted) return;
+        taken = true;
+        if (next.content !== found.peek()?.content) found.value = next;
+        error.value = null;
+      } catch (why) {
+        if (abort.signal.aborted) return;
+        if (!taken) found.value = null; // it is of other runs
+        error.value = (why as Error).message;
+        due = true;
+      }
+      busy = false;
+      if (due) later();
+    };
+    const later = () => {
+      clearTimeout(timer);
+      due = true;
+      if (!busy) timer = setTimeout(ask, Math.max(0, last + REFRESH_MS - performance.now()));
+    };
+    renew.current = later;
+    void ask();
+    return () => {
+      renew.current = null;
+      clearTimeout(timer);
+      abort.abort();
+    };
   }, [asked, open, again.value]);
-  // Runs that train change what is told all the time: no more often, and no less often either.
   useEffect(() => {
-    if (!asked || !open || content === undefined) return undefined;
-    const wait = Math.max(0, times.current.asked + REFRESH_MS - Date.now());
-    const timer = setTimeout(() => void ask(abort.current!.signal), wait);
-    return () => clearTimeout(timer);
-  }, [asked, open, content]);
+    if (content !== undefined) renew.current?.();
+  }, [content]);
   if (!keys.length) return <Empty text="No runs were chosen. Select some in the table of runs, and press Compare." />;
   if (error.value && !found.value) return <Problem text={error.value} again={() => again.value++} />;
   const data = found.value;
