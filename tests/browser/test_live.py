@@ -25,6 +25,7 @@ from browsing import (
     started,
     tip,
 )  # fmt: skip
+from cupel.record.session import Session
 
 pytestmark = MARKS
 
@@ -316,3 +317,29 @@ def hide(tab: Page, hidden: bool) -> None:
         " document.dispatchEvent(new Event('visibilitychange')); }",
         hidden,
     )
+
+
+def test_runs_side_by_side_follow_one_that_trains(root: Path, seen: Seen) -> None:
+    done, going = started(root, name="done"), started(root, name="going")
+    for run in (done, going):
+        run.log({"loss": 0.5}, step=1)
+    done.finish("finished")
+    tab = seen.open(f"/compare?run={key_of(done)}&run={key_of(going)}")
+    numbers = tab.get_by_role("region", name="Table of metrics")
+    expect(numbers.get_by_text("0.5", exact=False)).to_have_count(2)
+    for step, loss in ((2, 0.25), (3, 0.125)):
+        going.log({"loss": loss}, step=step)
+        expect(numbers.get_by_text(str(loss), exact=False)).to_be_visible(timeout=20_000)
+    going.finish("finished")
+    expect(tab.locator(".sides").get_by_text("finished")).to_have_count(2, timeout=20_000)
+
+
+def test_what_is_compared_may_be_there_later(root: Path, seen: Seen) -> None:
+    tab = seen.open("/compare?run=p/not-yet")
+    expect(tab.get_by_role("alert")).to_contain_text("not-yet")
+    run = Session.start(root=root, project="p", name="n", config={}, identity="i", run_id="not-yet")
+    run.log({"loss": 0.5}, step=1)
+    expect(tab.get_by_role("heading", name="One run")).to_be_visible(timeout=20_000)
+    run.finish("finished")
+    assert {"404" in told for told in seen.errors} == {True}, "as long as it was not there"
+    seen.errors.clear()
