@@ -24,9 +24,15 @@ os.environ["CUPEL_DASHBOARD"] = "0"  # tests of it set it themselves, and end wh
 settings.register_profile("cupel", deadline=None)
 settings.load_profile("cupel")
 
-# Under nohup a hang-up is ignored, also by cupel and by the processes that tests start.
-if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
-    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+# Under nohup a hang-up is ignored, and behind `&` of a script Ctrl-C and Ctrl-\\ are, also by cupel
+# and by the processes that tests start.
+for _number, _usual in (
+    (signal.SIGHUP, signal.SIG_DFL),
+    (signal.SIGQUIT, signal.SIG_DFL),
+    (signal.SIGINT, signal.default_int_handler),
+):
+    if signal.getsignal(_number) is signal.SIG_IGN:
+        signal.signal(_number, _usual)
 
 
 @pytest.hookimpl(trylast=True)
