@@ -68,6 +68,7 @@ class Rule:
     momentum: bool = False
     erase: str | None = None
     normalise: bool = False  # writes take layers' inputs with norm one
+    erase_first: bool = False  # only the first layer erases
 
     def __post_init__(self) -> None:
         assert self.chunk >= 1, self.chunk
@@ -107,6 +108,16 @@ def run(
         )
         outputs.append(out)
     return torch.cat(outputs, 1), fast
+
+
+def write(rule: Rule, k_NTI: Tensor, v_NTO: Tensor, gates: Gates, fast: Fast) -> Fast:
+    """The state that `run` leaves, of a memory that is not read. Takes no threshold."""
+    assert rule.retention.linear, "a map is taken by `run`"
+    for start, stop, mixes in _pieces(rule, gates, k_NTI.shape[1], fast.index):
+        part = slice(start, stop)
+        layers = _layers(rule, k_NTI[:, part], v_NTO[:, part], mixes, None, fast)
+        fast = _ended(rule, layers, fast, fast.index + stop - start)
+    return fast
 
 
 class Mixes(NamedTuple):
@@ -193,9 +204,7 @@ def _piece(
 ) -> tuple[Tensor, Fast]:
     """Tokens of one anchor: their writes, reads, and the state behind them."""
     net = rule.net
-    out, tape = net.forward(k_NTI, fast.anchor)
-    deltas = net.deltas(rule.bias.gradient(out, v_NTO, threshold), tape, fast.anchor)
-    layers = [_layer(rule, n, tape.inputs[n], delta, mixes, fast) for n, delta in enumerate(deltas)]
+    layers = _layers(rule, k_NTI, v_NTO, mixes, threshold, fast)
     x = q_NTI
     for n, layer in enumerate(layers):
         x = layer.read(net.value(x) if n else x)
@@ -207,6 +216,15 @@ def _piece(
         last, _ = net.forward(q_NTI[:, -1:], after.weights)
         y_NTO = torch.cat((y_NTO[:, :-1], last), 1)
     return y_NTO, after
+
+
+def _layers(
+    rule: Rule, k_NTI: Tensor, v_NTO: Tensor, mixes: Mixes, threshold: Tensor | None, fast: Fast
+) -> list[_Layer]:
+    """What tokens of one anchor write into each layer."""
+    out, tape = rule.net.forward(k_NTI, fast.anchor)
+    deltas = rule.net.deltas(rule.bias.gradient(out, v_NTO, threshold), tape, fast.anchor)
+    return [_layer(rule, n, tape.inputs[n], delta, mixes, fast) for n, delta in enumerate(deltas)]
 
 
 def _ended(rule: Rule, layers: Sequence[_Layer], fast: Fast, index: int) -> Fast:
@@ -293,7 +311,7 @@ def _layer(
     if rule.normalise:
         h_NTI = torch.nn.functional.normalize(h_NTI, dim=-1)
     value = delta_NTO
-    if rule.erase is not None:
+    if rule.erase is not None and not (rule.erase_first and n):
         assert not wide, "erasing takes gates of tokens, not of channels"
         keep_NT = mixes.keep_NT if rule.erase == "keep" else torch.ones_like(mixes.keep_NT)
         value = erased(h_NTI, delta_NTO, mix, keep_NT, weight)

@@ -6,6 +6,7 @@ default; docs/memory.md lists them.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -195,14 +196,144 @@ class MemorySettings(Settings):
         return self
 
 
+class CMSSettings(Settings):
+    """A continuum memory system: MLPs that learn while they are read, each at its frequency."""
+
+    variant: Literal["sequential", "nested", "independent"] = Field(
+        "sequential",
+        description="sequential: each level reads what the one before gives (Nested Learning, 73); "
+        "nested: and begins anew, where a slower one learns, from weights that the slower one "
+        "learns (72); independent: all read the same and are added up with learned weights (74)",
+    )
+    frequencies: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+        (1.0, 0.25),
+        description="how often each level learns, relative to each other, in the order in which a "
+        "token passes them; 0: never",
+    )
+    chunk: int = Field(16, ge=1, description="tokens between two updates of the fastest level")
+    expansion: float = Field(4.0, gt=0, description="hidden width as a multiple of the width")
+    activation: Literal["silu", "gelu", "relu", "tanh", "identity"] = Field(
+        "gelu", description="between the two layers of a level"
+    )
+    residual: bool = Field(True, description="a level is x + MLP(x)")
+    signal: Literal["teach", "local"] = Field(
+        "teach",
+        description="what a level learns from. teach: the gradient of the task's loss at its "
+        "output, chunk by chunk, which needs targets; local: how well it foretells its next input",
+    )
+    step_max: float = Field(0.05, ge=0, description="the largest step size; 0: nothing learns")
+
+    def periods(self) -> tuple[int | None, ...]:
+        """Tokens between two updates of each level: chunk times max f / f; None: never."""
+        fastest = max(self.frequencies, default=0.0)
+        return tuple(round(self.chunk * fastest / f) if f else None for f in self.frequencies)
+
+    def left(self, seen: int) -> int:
+        """Tokens up to where the next level learns, behind `seen` of them; at least one."""
+        found = (period - seen % period for period in self.periods() if period is not None)
+        return min(found, default=2**62)
+
+    @model_validator(mode="after")
+    def _periods_are_whole(self) -> CMSSettings:
+        fastest = max(self.frequencies, default=0.0)
+        for f, period in zip(self.frequencies, self.periods(), strict=True):
+            if period is not None and abs(period * f - self.chunk * fastest) > 1e-6 * period * f:
+                raise ValueError(
+                    f"frequency {f} would learn every {self.chunk * fastest / f:g} tokens, which "
+                    f"is no whole number; the nearest frequency that does: "
+                    f"{self.chunk * fastest / period:g}"
+                )
+        if self.variant == "nested":
+            learning = sorted(period for period in self.periods() if period is not None)
+            for fast, slow in pairwise(learning):
+                if fast == slow or slow % fast:
+                    raise ValueError(
+                        f"nested levels learn every {learning} tokens; each number must be a "
+                        "multiple of the one before"
+                    )
+        return self
+
+
+class HopeSettings(Settings):
+    """Self-modifying memories and a continuum memory system behind them (Nested Learning)."""
+
+    depth: int = Field(2, ge=1, le=8, description="layers of each memory; 1 is a matrix")
+    expansion: float = Field(
+        2.0, gt=0, description="width of their hidden layers, as a multiple of a head's width"
+    )
+    activation: Literal["silu", "gelu", "relu", "tanh", "identity"] = Field(
+        "gelu", description="between their layers"
+    )
+    memories: tuple[Literal["q", "k", "v", "alpha", "eta"], ...] = Field(
+        ("k", "v", "alpha", "eta"),
+        description="what is made by memories that are written too; the rest are linear maps. The "
+        "paper's text has q as a map, and its ablation is better so",
+    )
+    targets: Literal["self", "value"] = Field(
+        "self",
+        description="what memories are written with. self: what each says of the value (83 to 85); "
+        "value: the value itself (79 to 82)",
+    )
+    unit: Literal["keys", "inputs", "all"] = Field(
+        "all",
+        description="what has norm one. keys: q and k, as the paper says, with which memories grow "
+        "without bound within some ten tokens; inputs: and tokens and values; all: and targets",
+    )
+    loss: Literal["l2", "dot"] = Field("l2", description="what a write minimises (93 or 92)")
+    scale: float = Field(
+        1.0,
+        gt=0,
+        description="of the l2 gradient: 1 as equation 93 prints it, 2 of a sum of squares",
+    )
+    erase: Literal["all", "first", "none"] = Field(
+        "all",
+        description="which layers of a memory are written by delta gradient descent, each with its "
+        "own input of norm one; none: gradient descent with decay",
+    )
+    chunk: int = Field(
+        16, ge=1, description="tokens written with the same main memory; 1: online"
+    )
+    chunk_others: int = Field(
+        64, ge=1, description="the same for the memories of keys, values and gates"
+    )
+    read: Literal["token", "snapshot"] = Field(
+        "token",
+        description="the main memory is read as the token before left it (86), or as it was at the "
+        "start of its chunk",
+    )
+    max_eta: float = Field(
+        0.5, gt=0, description="the largest step size; with 1/2 no key's value is made longer"
+    )
+    allow_neg_eigval: bool = Field(
+        False,
+        description="the step size goes to max_eta (1 + alpha), so that a write can turn what a "
+        "key holds into its negative, as parity needs; with chunks above 1 this needs loss dot",
+    )
+    conv: int = Field(4, ge=0, description="width of the convolution before all maps; 0: none")
+    cms: CMSSettings = Field(CMSSettings(), description="the levels behind the memories")
+
+    @model_validator(mode="after")
+    def _cannot_grow(self) -> HopeSettings:
+        counted = (self.erase != "none") + (self.scale if self.loss == "l2" else 0)
+        if counted * self.max_eta > 1:
+            raise ValueError(
+                f"max_eta {self.max_eta:g} lets memories grow without bound: loss {self.loss} and "
+                f"erase {self.erase} take {counted:g} times the step from a key; set max_eta of at "
+                f"most {1 / counted:g}"
+            )
+        return self
+
+
 class MemoryModelSettings(Settings):
     """A language model whose layers are memories; the default is a small Titans of one kind."""
 
     kind: Literal["memory"] = Field("memory", description="which model")
-    mixer: Literal["lmm", "mac", "mag", "mal", "attention"] = Field(
+    mixer: Literal["lmm", "mac", "mag", "mal", "attention", "hope", "hope-attention"] = Field(
         "lmm",
-        description="lmm: the memory alone; mac: memory as a context of attention; mag: memory as a "
-        "gate beside attention; mal: memory as a layer before attention; attention: no memory",
+        description="lmm: the memory alone; mac: memory as a context of attention; mag: memory as "
+        "a gate beside attention; mal: memory as a layer before attention; attention: no memory; "
+        "hope: self-modifying memories, then levels of MLPs that learn; hope-attention: attention, "
+        "then such levels",
     )
     point: str | None = Field(
         None,
@@ -210,6 +341,7 @@ class MemoryModelSettings(Settings):
         "retnet, deltanet, gated-deltanet, ttt, ttt-mlp; what `memory` sets goes before it",
     )
     memory: MemorySettings = Field(MemorySettings(), description="the neural memory")
+    hope: HopeSettings = Field(HopeSettings(), description="of mixers hope and hope-attention")
     layers: int = Field(2, ge=1, description="blocks")
     heads: int = Field(4, ge=1, description="heads of attention and memories a layer")
     width: int = Field(128, ge=2, description="size of the residual stream, a multiple of heads")
@@ -220,7 +352,9 @@ class MemoryModelSettings(Settings):
     vocabulary: int | None = Field(
         None, ge=1, description="number of token ids; null for as many as the data has"
     )
-    persistent: int = Field(4, ge=0, description="learned tokens before the sequence, in each layer")
+    persistent: int = Field(
+        4, ge=0, description="learned tokens before the sequence, in each layer; hope has none"
+    )
     window: int = Field(64, ge=1, description="what attention sees of the past, in tokens")
     segment: int = Field(32, ge=1, description="tokens of a segment of mac")
     literal_mask: bool = Field(
