@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -18,11 +18,32 @@ from cupel.models.memory.chunk import Fast
 VERSION = 1
 
 
+class Level(NamedTuple):
+    """One level of a continuum memory system; an entry a layer, (B, I, O) each."""
+
+    weights: list[Tensor]
+    sums: list[Tensor]  # what the tokens of its chunk will take from them
+    first: list[Tensor] | None = None  # nested: weights from which it begins anew
+    above: list[Tensor] | None = None  # nested: what the slower level's chunk will take from those
+
+
+class CMSState(NamedTuple):
+    """Of a continuum memory system."""
+
+    levels: tuple[Level, ...]
+    seen: int = 0  # tokens since chunks began
+    tails: list[Tensor] | None = None  # each level's last input, (B, 1, C)
+    pending: list[Tensor] | None = None  # each level's inputs of the last call, to be taught
+    output: Tensor | None = None  # what the last call gave, of which gradients are asked for
+
+
 @dataclass(frozen=True)
 class LayerState:
     """Of one layer; a part that the layer does not have is None."""
 
     fast: Fast | None = None  # the memory's weights
+    others: Fast | None = None  # those of the memories of keys, values and gates
+    cms: CMSState | None = None  # levels behind the memory
     conv: Tensor | None = None  # the last inputs of the convolution, (B, kernel - 1, channels)
     keys: Tensor | None = None  # of the attention's window or segment, (B, H, S, D)
     values: Tensor | None = None
@@ -93,6 +114,8 @@ def _mapped(layer: LayerState, change: Callable[[Tensor], Tensor]) -> LayerState
             new[field.name] = change(value)
         elif isinstance(value, Fast):
             new[field.name] = _fast_mapped(value, change)
+        elif isinstance(value, CMSState):
+            new[field.name] = _cms_mapped(value, change)
     return replace(layer, **new)
 
 
@@ -108,6 +131,15 @@ def _fast_mapped(fast: Fast, change: Callable[[Tensor], Tensor]) -> Fast:
     return Fast(weights, anchor, rest["momentum"], rest["dual"], fast.index)
 
 
+def _cms_mapped(cms: CMSState, change: Callable[[Tensor], Tensor]) -> CMSState:
+    def each(part: list[Tensor] | None) -> list[Tensor] | None:
+        return None if part is None else [change(one) for one in part]
+
+    levels = tuple(Level(*(each(part) for part in level)) for level in cms.levels)  # type: ignore[arg-type]
+    output = None if cms.output is None else change(cms.output)
+    return CMSState(levels, cms.seen, each(cms.tails), each(cms.pending), output)
+
+
 def _named(layer: LayerState) -> list[tuple[str, Any]]:
     found: list[tuple[str, Any]] = [("index", layer.index)]
     for field in fields(layer):
@@ -119,7 +151,32 @@ def _named(layer: LayerState) -> list[tuple[str, Any]]:
             for part in _LISTS:
                 for n, tensor in enumerate(getattr(value, part) or ()):
                     found.append((f"{field.name}.{part}.{n}", tensor))
+        elif isinstance(value, CMSState):
+            found += _cms_named(value)
     return found
+
+
+def _cms_named(cms: CMSState) -> list[tuple[str, Any]]:
+    """All but the output, whose gradient nobody can ask for any more."""
+    lists: dict[str, list[Tensor] | None] = {"cms.tails": cms.tails, "cms.pending": cms.pending}
+    for n, level in enumerate(cms.levels):
+        lists |= {f"cms.{n}.{name}": part for name, part in level._asdict().items()}
+    found: list[tuple[str, Any]] = [("cms.seen", cms.seen), ("cms.levels", len(cms.levels))]
+    for name, part in lists.items():
+        found += [(f"{name}.{n}", one) for n, one in enumerate(part or ())]
+    return found
+
+
+def _cms_restored(own: Mapping[str, Any]) -> CMSState:
+    def part(name: str) -> list[Tensor]:
+        return [own[key] for key in _in_order(own, f"cms.{name}.")]
+
+    levels = []
+    for n in range(own["cms.levels"]):
+        nested = [part(f"{n}.{name}") or None for name in ("first", "above")]
+        levels.append(Level(part(f"{n}.weights"), part(f"{n}.sums"), *nested))
+    tails, pending = (part(name) or None for name in ("tails", "pending"))
+    return CMSState(tuple(levels), own["cms.seen"], tails, pending)
 
 
 def _restored(own: Mapping[str, Any]) -> LayerState:
@@ -127,7 +184,9 @@ def _restored(own: Mapping[str, Any]) -> LayerState:
     for name in ("conv", "keys", "values"):
         if name in own:
             new[name] = own[name]
-    for name in ("fast", "base"):
+    if "cms.seen" in own:
+        new["cms"] = _cms_restored(own)
+    for name in ("fast", "others", "base"):
         if f"{name}.index" in own:
             parts: dict[str, Any] = {}
             for part in _LISTS:
