@@ -1,7 +1,8 @@
 """A language model whose layers are memories, and what it carries from call to call.
 
 - token embedding, no positions: memories have an order, and attention has rotary positions
-- blocks with an RMSNorm before each branch: a mixer (LMM, MAC, MAG, MAL, or attention alone), a SwiGLU
+- blocks with an RMSNorm before each branch: a mixer (LMM, MAC, MAG, MAL, Hope, Hope-attention, or
+  attention alone), a SwiGLU
 - a last RMSNorm; an output head without bias, tied to the embedding if asked
 - initial weights N(0, 0.02), projections into the residual stream divided by √(2 · layers)
 
@@ -21,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cupel.models.memory.attention import WindowAttention
+from cupel.models.memory.hope import Hope, HopeAttention, teach
 from cupel.models.memory.settings import MemoryModelSettings
 from cupel.models.memory.state import LayerState, State
 from cupel.models.memory.titans import LMM, MAC, MAG, MAL, Persistent
@@ -63,6 +65,10 @@ def mixer(settings: MemoryModelSettings) -> nn.Module:
         return MAG(*size, memory, persistent=some, window=settings.window)
     if settings.mixer == "mal":
         return MAL(*size, memory, persistent=some, window=settings.window)
+    if settings.mixer == "hope":
+        return Hope(*size, settings.hope)
+    if settings.mixer == "hope-attention":
+        return HopeAttention(*size, settings.hope, persistent=some, window=settings.window)
     return Attention(*size, persistent=some, window=settings.window)
 
 
@@ -125,6 +131,9 @@ class MemoryLM(nn.Module):
 
         Targets of -100 are not asked for.
         """
+        if targets_BT is not None and self.taught:
+            logits_BTV, loss, _ = self.learn(tokens_BT, targets_BT)
+            return logits_BTV, loss
         logits_BTV, _ = self.extend(tokens_BT)
         if targets_BT is None:
             return logits_BTV, None
@@ -142,6 +151,42 @@ class MemoryLM(nn.Module):
         seen = start + tokens_BT.shape[1]
         logits_BTV: Tensor = self.head(self.norm(x_BTC))
         return logits_BTV, State(tuple(layers), len(tokens_BT), seen)
+
+    def learn(
+        self, tokens_BT: Tensor, targets_BT: Tensor, state: State | None = None
+    ) -> tuple[Tensor, Tensor, State]:
+        """As `extend`, with levels taught by the targets chunk by chunk; with the mean loss.
+
+        Also without gradients: the levels learn all the same, from tokens that have been answered.
+        Calls that end where a chunk of the fastest level does give what one call gives. One that
+        ends within it does not: later tokens' losses say nothing of the outputs before it.
+        """
+        hope = self.settings.hope.cms
+        mixers = {n: block.mixer for n, block in enumerate(self.blocks)}
+        logits, losses, at = [], [], 0
+        outside = torch.is_grad_enabled()
+        while at < tokens_BT.shape[1]:
+            seen = 0 if state is None else state.seen
+            stop = at + hope.left(seen)
+            with torch.enable_grad():
+                found, state = self.extend(tokens_BT[:, at:stop], state)
+                asked = targets_BT[:, at:stop].flatten()
+                total = F.cross_entropy(found.flatten(0, 1).float(), asked, reduction="sum")
+                state = teach(mixers, total, state)  # type: ignore[arg-type]
+            if not outside:
+                found, total, state = found.detach(), total.detach(), state.detach()
+            logits.append(found)
+            losses.append(total)
+            at = stop
+        assert state is not None
+        count = (targets_BT != -100).sum()
+        return torch.cat(logits, 1), torch.stack(losses).sum() / count, state
+
+    @property
+    def taught(self) -> bool:
+        """Whether levels learn from the loss of targets."""
+        cms, hopes = self.settings.hope.cms, ("hope", "hope-attention")
+        return self.settings.mixer in hopes and cms.signal == "teach" and bool(cms.frequencies)
 
     def _draw_weights(self) -> None:
         small = _STD / math.sqrt(2 * self.settings.layers)
