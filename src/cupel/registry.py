@@ -97,6 +97,26 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.models.wave.settings:WaveNativeSettings",
             "damped momentum on gradients projected onto the weights' modes",
         ),
+        "dgd": Entry(
+            "cupel.models.memory.optim:dgd",
+            "cupel.models.memory.optim_settings:DGDSettings",
+            "delta gradient descent: steps that also erase along their inputs",
+        ),
+        "delta_momentum": Entry(
+            "cupel.models.memory.optim:delta_momentum",
+            "cupel.models.memory.optim_settings:DeltaMomentumSettings",
+            "momentum that forgets along the gradient",
+        ),
+        "dmgd": Entry(
+            "cupel.models.memory.optim:dmgd",
+            "cupel.models.memory.optim_settings:DMGDSettings",
+            "deep momentum: a network trained to answer gradients with descent",
+        ),
+        "m3": Entry(
+            "cupel.models.memory.optim:m3",
+            "cupel.models.memory.optim_settings:M3Settings",
+            "multi-scale momentum with orthogonal updates",
+        ),
     },
     "schedule": {
         "cosine": Entry(
