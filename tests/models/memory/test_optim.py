@@ -249,6 +249,15 @@ def test_newton_schulz_is_the_orthogonal_factor(shape: tuple[int, int]) -> None:
     assert torch.equal(newton_schulz(torch.zeros(shape)), torch.zeros(shape))
 
 
+@pytest.mark.equation("nl.v1:eq75", kind="value")
+def test_one_newton_schulz_iteration_by_hand() -> None:
+    x = torch.diag(torch.tensor([0.6, 0.8], dtype=torch.float64))  # of Frobenius norm one
+    for name, (a, b, c) in {"quintic": (3.4445, -4.775, 2.0315), "cubic": (1.5, -0.5, 0)}.items():
+        wanted = torch.tensor([a * s + b * s**3 + c * s**5 for s in (0.6, 0.8)]).double().diag()
+        found = newton_schulz(5 * x, steps=1, polynomial=name)
+        torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-7)
+
+
 # ---- all of them -----------------------------------------------------------------------------
 
 ALL: list[tuple[Callable[..., Any], Any]] = [
