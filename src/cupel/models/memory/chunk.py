@@ -322,7 +322,7 @@ def _layer(
     )
 
 
-@implements("nl.v1:eq57", "nl.v1:eq88", "nl.v1:eq90", "nl.v1:eq93")
+@implements("nl.v1:eq57", "nl.v1:eq88", "nl.v1:eq90", "nl.v1:eq92", "nl.v1:eq93")
 def erased(
     h_NTI: Tensor, delta_NTO: Tensor, mix: Mixture, erase_NT: Tensor, weight_NIO: Tensor
 ) -> Tensor:
