@@ -13,7 +13,7 @@ MODULES := web/node_modules/.ready
 export OMP_WAIT_POLICY := PASSIVE
 
 .DEFAULT_GOAL := help
-.PHONY: help setup quickstart test test-fast check page page-dev page-types page-check screenshots bench bench-record bench-jobs bench-dashboard clean
+.PHONY: help setup quickstart test test-fast check page page-dev page-types page-check screenshots bench bench-record bench-jobs bench-dashboard bench-memory bench-notes clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -62,7 +62,7 @@ page-types: $(MODULES) ## write web/src/api.ts, the types of the server's replie
 page-check: $(MODULES) ## check the page's types, run its own tests
 	$(NODE) web/node_modules/typescript/bin/tsc --project web
 	$(NODE) web/node_modules/typescript/bin/tsc --project web/test
-	$(NODE) --test 'web/test/*.test.ts'
+	$(NODE) --test --test-timeout=60000 'web/test/*.test.ts'
 
 screenshots: $(READY) page ## pictures of every page, both themes, three widths, in build/screenshots
 	$(BIN)/python web/screenshots.py
@@ -78,6 +78,12 @@ bench-jobs: $(READY) ## measure sweeps beside submitit, Hydra, Optuna, huey; pla
 
 bench-dashboard: $(READY) page ## measure the dashboard beside TensorBoard and trackio (an hour)
 	$(BIN)/python benchmarks/dashboard/run.py
+
+bench-memory: $(READY) ## measure memories beside titans-pytorch and token by token (10 min)
+	$(BIN)/python benchmarks/memory/run.py
+
+bench-notes: $(READY) ## measure how fast notes of papers are read, checked and drawn
+	$(BIN)/python benchmarks/notes/run.py
 
 clean: ## remove .venv, the built page and caches; runs/ stays
 	rm -rf $(VENV) web/node_modules src/cupel/dashboard/static .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

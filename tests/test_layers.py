@@ -35,6 +35,7 @@ ROOMS: dict[str, set[str]] = {
     "analysis": {"record", "numerics"},
     "record": set(),
     "data": set(),
+    "notes": set(),
 }
 # Third-party packages that weigh, and the rooms in which they may be imported at module level.
 HEAVY = {

@@ -44,6 +44,8 @@ def cli(*arguments: str) -> str:
         cli("recipe", "check", "gpt-tiny"),
         cli("recipe", "show", "gpt-tiny"),
         cli("runs", "ls"),
+        cli("notes", "lint", str(ROOT / "notes")),
+        cli("notes", "plan", str(ROOT / "notes")),
         cli("dashboard", "--help"),
         cli("dashboard", "--status"),
         cli("dashboard", "--stop"),

@@ -45,6 +45,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.workloads.settings:ImagesSettings",
             "a classifier of small images",
         ),
+        "memory": Entry(
+            "cupel.workloads.memory:MemoryWorkload",
+            "cupel.workloads.settings:MemoryWorkloadSettings",
+            "a sequence model on a synthetic task: recall, formal languages, needles",
+        ),
     },
     "model": {
         "gpt": Entry(
@@ -61,6 +66,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.models.resnet.model:ResNet",
             "cupel.models.resnet.settings:ResNetModelSettings",
             "a ResNet for small images",
+        ),
+        "memory": Entry(
+            "cupel.models.memory.model:MemoryLM",
+            "cupel.models.memory.settings:MemoryModelSettings",
+            "a model of neural memories: Titans, MIRAS and what they reduce to",
         ),
     },
     "objective": {

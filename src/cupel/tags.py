@@ -1,6 +1,8 @@
-"""`@implements("titans.v1:eq14")`: says which equations of a paper a function or class is.
+"""`@implements("titans.v1:eq14")`: code says which parts of a paper it carries out.
 
-The mark costs nothing when the function runs. `cupel notes` finds it by reading the source.
+An id is a paper, its version and a part: an equation (`eq14`, `eq71b`), an algorithm (`alg1`), an
+ambiguity (`A4`) or a module (`memory`). `cupel notes` finds the marks by reading the source, so a
+mark costs one attribute and changes nothing else.
 """
 
 from __future__ import annotations
@@ -11,25 +13,39 @@ from typing import TypeVar
 
 from cupel.errors import UsageError
 
-T = TypeVar("T")
-# paper.version:what – `titans.v1:eq14`, `nl.v2:eq71b`, `titans.v1:alg1`, `miras.v1:structure`
-ID = re.compile(r"[a-z][a-z0-9_-]*\.v[0-9]+:[A-Za-z][A-Za-z0-9_-]*")
+PAPER = r"[a-z][a-z0-9-]*\.[a-z][a-z0-9-]*"
+NUMBER = r"(?:0|[1-9][0-9]{0,5})[a-z]?"
+EQUATION, ALGORITHM, AMBIGUITY = rf"eq{NUMBER}", rf"alg{NUMBER}", rf"A{NUMBER}"
+MODULE = r"[a-z][a-z0-9_-]*"
+_ID = re.compile(rf"{PAPER}:(?:{EQUATION}|{ALGORITHM}|{AMBIGUITY}|{MODULE})")
+
+Marked = TypeVar("Marked")
 
 
-def implements(*ids: str) -> Callable[[T], T]:
-    """Mark a function, method or class as the implementation of what these ids name.
+def is_id(text: str) -> bool:
+    """Whether a text has the form of an id; whether such a part exists, only the notes know."""
+    return _ID.fullmatch(text) is not None
 
-    Raises UsageError for an id that is not of the form `paper.version:what`.
+
+def implements(*ids: str) -> Callable[[Marked], Marked]:
+    """Mark a function or class as the code of these parts of papers.
+
+    It is returned as it is, with the ids in `__implements__`, after those of further marks.
+    Raises UsageError for what is no id, and where there is none.
     """
-    for name in ids:
-        if not ID.fullmatch(name):
+    if not ids:
+        raise UsageError('@implements() names nothing; type @implements("titans.v1:eq14")')
+    for given in ids:
+        if not isinstance(given, str) or not is_id(given):
             raise UsageError(
-                f"@implements was given {name!r}; an id is paper.version:what, such as "
-                "titans.v1:eq14"
+                f"@implements({given!r}) is no id of a paper's part; expected "
+                "paper.version:part, as in titans.v1:eq14, titans.v1:alg1 or titans.v1:memory"
             )
 
-    def mark(found: T) -> T:
-        found.__implements__ = ids  # type: ignore[attr-defined]
-        return found
+    def mark(target: Marked) -> Marked:
+        # `vars`, since a class would show those of its base.
+        before: tuple[str, ...] = vars(target).get("__implements__", ())
+        target.__implements__ = (*before, *ids)  # type: ignore[attr-defined]
+        return target
 
     return mark

@@ -52,6 +52,13 @@ def worded(error: ErrorDetails, path: str, *, known: Collection[str] = ()) -> st
         return f"{path}: no such setting{did_you_mean(str(error['loc'][-1]), known) or listed}"
     if kind == "literal_error":
         return f"{path}: {given} is not {context['expected']}"
+    if kind == "union_tag_not_found":
+        path = f"{path}.{_unquoted(context['discriminator'])}"
+        return f"{path} must be given; type {path}=VALUE"
+    if kind == "union_tag_invalid":
+        tag, tags = context["tag"], re.findall(r"'([^']*)'", context["expected_tags"])
+        near = did_you_mean(tag, tags) or f"; there are: {', '.join(tags)}"
+        return f"{path}.{_unquoted(context['discriminator'])}: '{tag}' is none of them{near}"
     if kind in _LIMITS:
         return f"{path}: {given} is out of range; it must be {_LIMITS[kind].format(**context)}"
     for beginning, expected in _NOT_A.items():
@@ -74,6 +81,11 @@ def as_yaml(value: Any) -> str:
     if isinstance(value, dict):
         return f"{{{', '.join(f'{name}: {as_yaml(one)}' for name, one in value.items())}}}"
     return json.dumps(value, default=str)
+
+
+def _unquoted(name: str) -> str:
+    """A name that pydantic has put between quotes."""
+    return name.strip("'")
 
 
 def _quoted(value: Any) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from browsing import MARKS, Dashboard, Seen, furnish, settle
 
@@ -37,6 +38,22 @@ def test_axe_finds_nothing_wrong(seen: Seen, pages: dict[str, str], theme: str) 
         if found := violations(tab):
             wrong[name] = found
     assert wrong == {}
+
+
+def test_nothing_is_asked_before_the_token_is_exchanged(seen: Seen, pages: dict[str, str]) -> None:
+    """However late that is; what is asked too early is refused, and heard in the console."""
+
+    def late(route: Route) -> None:
+        time.sleep(0.5)
+        route.continue_()
+
+    for path in pages.values():
+        tab = seen.context.new_page()
+        tab.route("**/api/v1/session", late)
+        tab.context.clear_cookies()
+        tab.goto(seen.served.url(path))
+        settle(tab)
+        tab.close()
 
 
 def test_axe_sees_what_is_wrong(seen: Seen) -> None:

@@ -1,10 +1,20 @@
-// What is fetched: an answer that breaks off is a failure, and never an empty answer.
+// What is fetched, and when: an answer that breaks off is a failure, and never an empty answer.
 
 import assert from "node:assert/strict";
 import { mock, test } from "node:test";
-import { get } from "../src/core/live.ts";
+import { get, unlocked } from "../src/core/live.ts";
 
 const answering = (answer: Response) => mock.method(globalThis, "fetch", async () => answer);
+
+test("nothing is asked before it is known whether the page may", async () => {
+  const asked = answering(Response.json({}));
+  const found = get("/x");
+  await new Promise((done) => setTimeout(done, 20));
+  assert.equal(asked.mock.callCount(), 0);
+  unlocked.value = "yes"; // and stays so for the tests below
+  await found;
+  assert.equal(asked.mock.callCount(), 1);
+});
 
 test("an answer that breaks off is told as a failure", async () => {
   const broken = new ReadableStream({

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import typer
 
-from cupel.cli import dashboard, jobs, recipe, report, run, runs, sample, study, verify
+from cupel.cli import dashboard, jobs, notes, recipe, report, run, runs, sample, study, verify
 from cupel.cli.streams import keep_refused, printing, tell
 from cupel.errors import CupelError
 
@@ -31,6 +31,7 @@ app.add_typer(jobs.app, name="jobs")
 app.command("report")(report.report)
 app.add_typer(runs.app, name="runs")
 app.add_typer(recipe.app, name="recipe")
+app.add_typer(notes.app, name="notes")
 app.add_typer(verify.app, name="verify")
 
 

@@ -8,7 +8,9 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from cupel.config import Choice, Settings
 from cupel.data.settings import ImageDataSettings, TextDataSettings
+from cupel.data.tasks.settings import MqarSettings, TaskSettings
 from cupel.models.gpt.settings import CrossEntropySettings, GPTModelSettings
+from cupel.models.memory.settings import MemoryModelSettings
 from cupel.models.resnet.settings import ResNetModelSettings
 
 
@@ -97,6 +99,27 @@ class ImagesSettings(Settings):
 
     # Nothing to shrink besides the loop's own intervals: an evaluation takes milliseconds.
     dry_run: ClassVar[dict[str, Any]] = {}
+
+
+class MemoryWorkloadSettings(Settings):
+    """A synthetic task: the sections `data` and `model` of its recipes."""
+
+    data: TaskSettings = Field(MqarSettings(), description="which task, and how hard it is")
+    model: Annotated[Any, Choice("model", default="memory")] = Field(
+        MemoryModelSettings(), description="memory, gpt, wave, or your own: its kind and size"
+    )
+    batch: int = Field(32, ge=1, description="sequences an update, over all ranks and micro-steps")
+    val_batches: int = Field(4, ge=1, description="batches of each evaluation set")
+    val_batch: int = Field(64, ge=1, description="sequences in such a batch")
+
+    @field_validator("model")
+    @classmethod
+    def _reads_tokens(cls, model: Any) -> Any:
+        needed = ("block", "vocabulary")
+        return _with(model, needed, workload="memory", reads="tokens", known="memory")
+
+    # What a dry run shrinks besides the loop's own intervals.
+    dry_run: ClassVar[dict[str, Any]] = {"val_batches": 1, "val_batch": 2}
 
 
 def _with(model: Any, needed: tuple[str, ...], *, workload: str, reads: str, known: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ N, D, HIDDEN = 2, 5, 7
 
 def widths(depth: int) -> list[tuple[int, int]]:
     inner = [D, *[HIDDEN] * (depth - 1), D]
-    return list(zip(inner[:-1], inner[1:], strict=True))
+    return list(itertools.pairwise(inner))
 
 
 def drawn(length: int, *, depth: int, seed: int = 0, channels: bool = False) -> dict[str, Any]:
@@ -65,7 +66,9 @@ def one_by_one(rule: Rule, given: dict[str, Any]) -> tuple[Tensor, Fast]:
     first = begin(rule, given["weights"])
     outputs, states = [], []
     for n in range(N):
-        start = Fast(*(None if x is None else x if isinstance(x, int) else [w[n] for w in x] for x in first))
+        start = Fast(
+            *(None if x is None else x if isinstance(x, int) else [w[n] for w in x] for x in first)
+        )
         own = Gates(*(None if gate is None else gate[n] for gate in gates(given, rule)))
         out, state = sequential(rule, given["q"][n], given["k"][n], given["v"][n], own, start)
         outputs.append(out)
@@ -92,23 +95,37 @@ def leaves(given: dict[str, Any], rule: Rule) -> dict[str, Tensor]:
 def assert_same(rule: Rule, given: dict[str, Any]) -> None:
     """Outputs, state, and the gradients of both with regard to all that went in."""
     found, wanted = chunked(rule, given), one_by_one(rule, given)
-    assert found[1].index == wanted[1].index
+    assert found[1].at == wanted[1].at
     results = []
     for out, state in (found, wanted):
         parts = [out, *state.weights, *state.anchor, *(state.momentum or []), *(state.dual or [])]
-        mixed = sum((part * torch.cos(torch.arange(part.numel(), dtype=part.dtype)).view_as(part)).sum() for part in parts)
+        mixed = sum(
+            (part * torch.cos(torch.arange(part.numel(), dtype=part.dtype)).view_as(part)).sum()
+            for part in parts
+        )
         inputs = leaves(given, rule)
         grads = torch.autograd.grad(mixed, list(inputs.values()), allow_unused=True)
         results.append((parts, dict(zip(inputs, grads, strict=True))))
     for mine, theirs in zip(results[0][0], results[1][0], strict=True):
         torch.testing.assert_close(mine, theirs, **CLOSE)
     for name, grad in results[0][1].items():
-        torch.testing.assert_close(grad, results[1][1][name], rtol=1e-10, atol=1e-11, msg=lambda m, name=name: f"{name}: {m}")
+        torch.testing.assert_close(
+            grad,
+            results[1][1][name],
+            rtol=1e-10,
+            atol=1e-11,
+            msg=lambda m, name=name: f"{name}: {m}",
+        )
 
 
 PLAIN = Rule(Net(), bias.L2(), retention.L2Retention(), momentum=True)
 
 
+@pytest.mark.equation("titans.v1:eq13", kind="oracle")
+@pytest.mark.equation("titans.v1:eq14", kind="oracle")
+@pytest.mark.equation("titans.v1:eq15", kind="oracle")
+@pytest.mark.equation("titans.v1:eq16", kind="oracle")
+@pytest.mark.equation("titans.v1:eq18", kind="oracle")
 @pytest.mark.parametrize("read", ["after", "before"])
 @pytest.mark.parametrize("depth", [1, 2, 3])
 @pytest.mark.parametrize("chunk", [1, 3, 8, 20])
@@ -116,6 +133,9 @@ def test_titans_memory(chunk: int, depth: int, read: str) -> None:
     assert_same(replace(PLAIN, chunk=chunk, read=read), drawn(20, depth=depth))
 
 
+@pytest.mark.equation("miras.v1:eq23c", kind="oracle")
+@pytest.mark.equation("nl.v1:eq89", kind="oracle")
+@pytest.mark.equation("titans.v1:eq12", kind="oracle")
 @pytest.mark.parametrize("activation", ["silu", "gelu", "relu", "tanh", "identity"])
 def test_every_activation_with_norm_and_residual(activation: str) -> None:
     net = Net(activation, residual=True, norm=True)
@@ -152,6 +172,10 @@ RETENTIONS = [
 ]
 
 
+@pytest.mark.equation("miras.v1:eq29", kind="oracle")
+@pytest.mark.equation("miras.v1:eq30", kind="oracle")
+@pytest.mark.equation("miras.v1:eq31", kind="oracle")
+@pytest.mark.equation("miras.v1:eq32", kind="oracle")
 @pytest.mark.parametrize("found", RETENTIONS, ids=lambda r: type(r).__name__)
 @pytest.mark.parametrize("read", ["after", "before"])
 @pytest.mark.parametrize("chunk", [1, 4])
@@ -159,10 +183,16 @@ def test_every_retention(found: retention.Retention, read: str, chunk: int) -> N
     rule = replace(PLAIN, retention=found, chunk=chunk, momentum=False, read=read)
     given = drawn(11, depth=2)
     if isinstance(found, (retention.KLRetention, retention.SigmoidBregman)):
-        given["weights"] = [w.detach().sigmoid().mul(0.9).requires_grad_() for w in given["weights"]]
+        given["weights"] = [
+            w.detach().sigmoid().mul(0.9).requires_grad_() for w in given["weights"]
+        ]
     assert_same(rule, given)
 
 
+@pytest.mark.equation("nl.v1:eq57", kind="oracle")
+@pytest.mark.equation("nl.v1:eq88", kind="oracle")
+@pytest.mark.equation("nl.v1:eq90", kind="oracle")
+@pytest.mark.equation("nl.v1:eq93", kind="oracle")
 @pytest.mark.parametrize("erase", ["keep", "one"])
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("read", ["after", "before"])
@@ -171,6 +201,8 @@ def test_delta_rules(erase: str, depth: int, read: str) -> None:
     assert_same(rule, drawn(13, depth=depth))
 
 
+@pytest.mark.equation("titans.v1:eq15", kind="oracle")
+@pytest.mark.equation("miras.v1:eq28", kind="oracle")
 @pytest.mark.parametrize("momentum", [True, False])
 def test_gates_of_channels(momentum: bool) -> None:
     assert_same(replace(PLAIN, momentum=momentum, chunk=4), drawn(10, depth=2, channels=True))

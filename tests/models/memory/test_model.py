@@ -1,7 +1,8 @@
-"""Models with memories: causal, equal over any split of calls, and one sequence never sees another."""
+"""Models with memories: causal, equal over any split of calls, each sequence by itself."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -44,13 +45,19 @@ def tokens(count: int = 2, length: int = T) -> torch.Tensor:
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     *((mixer, {}) for mixer in MIXERS),
-    *(("lmm", {"point": point, "memory": {"depth": POINTS[point].get("depth", 2)}}) for point in POINTS),
-    ("mag", {"point": "yaad"}),
+    *(("lmm", {"memory": {"kind": name, "depth": POINTS[name]["depth"]}}) for name in POINTS),
+    ("mag", {"memory": {"kind": "yaad"}}),
     ("lmm", {"memory": {"read": "before"}}),
     ("lmm", {"memory": {"decay": "channel", "step": "channel", "momentum": "channel"}}),
     ("mal", {"persistent": 0}),
     ("mac", {"persistent": 0, "memory": {"depth": 1}}),
 ]  # fmt: skip
+
+
+def steep(changes: dict[str, Any]) -> bool:
+    return changes.get("memory", {}).get("kind") in ("memora", "yaad")
+
+
 each_kind = pytest.mark.parametrize(("mixer", "changes"), KINDS, ids=lambda x: str(x)[:60])
 
 
@@ -75,7 +82,9 @@ def test_the_literal_mask_leaks() -> None:
 
 @each_kind
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 8], [8, 8, 7], [22, 1]], ids=str)
-def test_any_split_into_calls_gives_the_same(mixer: str, changes: dict[str, Any], cuts: list[int]) -> None:
+def test_any_split_into_calls_gives_the_same(
+    mixer: str, changes: dict[str, Any], cuts: list[int]
+) -> None:
     model, given = made(mixer, **changes), tokens()
     whole, last = model.extend(given)
     state, parts, at = None, [], 0
@@ -83,7 +92,7 @@ def test_any_split_into_calls_gives_the_same(mixer: str, changes: dict[str, Any]
         found, state = model.extend(given[:, at : at + cut], state)
         parts.append(found)
         at += cut
-    close = STEEP if changes.get("point") in ("memora", "yaad") else CLOSE
+    close = STEEP if steep(changes) else CLOSE
     torch.testing.assert_close(torch.cat(parts, 1), whole, **close)
     assert state is not None
     assert_equal_states(state, last, close)
@@ -102,9 +111,23 @@ def test_a_sequence_has_a_memory_of_its_own(mixer: str, changes: dict[str, Any])
     model, given = made(mixer, **changes), tokens(3)
     together, state = model.extend(given)
     alone, own = model.extend(given[1:2])
-    close = STEEP if changes.get("point") in ("memora", "yaad") else CLOSE
+    close = STEEP if steep(changes) else CLOSE
     torch.testing.assert_close(together[1:2], alone, **close)
     assert_equal_states(state.select(torch.tensor([1])), own, close)
+
+
+@each_kind
+def test_documents_of_a_row_know_nothing_of_each_other(mixer: str, changes: dict[str, Any]) -> None:
+    model, given = made(mixer, **changes), tokens()
+    first = torch.zeros_like(given, dtype=torch.bool)
+    first[0, 9] = first[1, [4, 5, 20]] = True
+    found = model.documents(given, first)
+    close = STEEP if steep(changes) else CLOSE
+    for row, cuts in enumerate(([0, 9, T], [0, 4, 5, 20, T])):
+        for start, stop in pairwise(cuts):
+            alone, _ = model.extend(given[row : row + 1, start:stop])
+            torch.testing.assert_close(found[row, start:stop], alone[0], **close)
+    assert not torch.allclose(found, model.extend(given)[0])
 
 
 @each_kind
@@ -123,6 +146,8 @@ def assert_equal_states(one: State, other: State, close: dict[str, float]) -> No
     assert mine.keys() == theirs.keys()
     for name, value in mine.items():
         if isinstance(value, torch.Tensor):
-            torch.testing.assert_close(value, theirs[name], **close, msg=lambda m, n=name: f"{n}: {m}")
+            torch.testing.assert_close(
+                value, theirs[name], **close, msg=lambda m, n=name: f"{n}: {m}"
+            )
         else:
             assert value == theirs[name], name

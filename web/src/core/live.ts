@@ -1,6 +1,6 @@
 // The page's one connection, and hooks for what it brings.
 
-import { type Signal, signal, useSignal } from "@preact/signals";
+import { effect, type Signal, signal, useSignal } from "@preact/signals";
 import { useEffect, useLayoutEffect } from "preact/hooks";
 import { Connection } from "./connection.ts";
 
@@ -15,6 +15,13 @@ export const connection = new Connection({
 
 /** Whether the page may ask: a token was given, or a cookie holds. */
 export const unlocked = signal<"asking" | "yes" | "no">("asking");
+
+// A page's parts may be there before its token has been exchanged.
+const told = new Promise<void>((done) => {
+  effect(() => {
+    if (unlocked.value !== "asking") done();
+  });
+});
 
 /** The newest state of a run, a study, the table …; null before it has come. */
 export function useLive<T>(query: Record<string, unknown> | null): {
@@ -43,8 +50,9 @@ export function useLive<T>(query: Record<string, unknown> | null): {
   return { data, error };
 }
 
-/** JSON of the server. Throws an Error whose message is the server's line. */
+/** JSON of the server, once it is known whether the page may ask; throws an Error of the server's line. */
 export async function get<T>(address: string, signal?: AbortSignal): Promise<T> {
+  await told;
   const answer = await fetch(address, signal ? { signal } : {});
   // An answer that breaks off is none: it must not pass for an empty one.
   if (answer.ok) return (await answer.json()) as T;

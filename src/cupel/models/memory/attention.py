@@ -1,10 +1,11 @@
 """Attention over a sliding window, behind tokens that every window sees.
 
 Positions are rotary (Su et al. 2021), from the start of the sequence, so that only distances count.
-Prefix tokens have no position: a query meets them as it was before its rotation. Cost is T · 2 window,
-since a window's worth of queries meets its own keys and those of the window before.
+Prefix tokens have no position: a query meets them as it was before its rotation. Cost is T · 2
+window, since a window's worth of queries meets its own keys and those of the window before.
 
-Legend: B sequences, T tokens, C width, H heads, D width of a head, P prefix tokens, S cached tokens.
+Legend: B sequences, T tokens, C width, H heads, D width of a head, P prefix tokens, S cached
+tokens.
 """
 
 from __future__ import annotations
@@ -61,13 +62,13 @@ class WindowAttention(nn.Module):
 
     def _split(self, x_BTC: Tensor) -> list[Tensor]:
         parts = self.qkv(x_BTC).chunk(3, -1)
-        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
+        return [torch.unflatten(part, -1, (self.heads, -1)).transpose(1, 2) for part in parts]
 
     def _blocks(
         self, plain: Tensor, q: Tensor, k: Tensor, v: Tensor, prefix: list[Tensor] | None
     ) -> Tensor:
-        """Queries (B, H, T, D) in blocks of the window's length, against two blocks of keys each."""
-        B, H, T, D = q.shape
+        """Queries (B, H, T, D) in blocks of a window, against the keys of two blocks each."""
+        _B, _H, T, D = q.shape
         # Of a short call no more than it needs: a step of decoding has one query.
         size = min(self.window, T)
         reach = self.window - 1
@@ -79,13 +80,13 @@ class WindowAttention(nn.Module):
         k_blocks = k.unfold(2, reach + size, size).mT
         v_blocks = v.unfold(2, reach + size, size).mT
         pad = (0, 0, 0, after)
-        q_blocks = F.pad(q, pad).unflatten(2, (count, size))
+        q_blocks = torch.unflatten(F.pad(q, pad), 2, (count, size))
         seen = _seen(T, size=size, reach=reach, missing=max(before, 0), device=q.device)
         if prefix is None:
             y = _attend(q_blocks, k_blocks, v_blocks, seen, D)
         else:
             y = self._with_prefix(
-                q_blocks, F.pad(plain, pad).unflatten(2, (count, size)), k_blocks, v_blocks,
+                q_blocks, torch.unflatten(F.pad(plain, pad), 2, (count, size)), k_blocks, v_blocks,
                 prefix, seen,
             )  # fmt: skip
         return y.flatten(2, 3)[:, :, :T]
@@ -93,7 +94,7 @@ class WindowAttention(nn.Module):
     def _with_prefix(
         self, q: Tensor, plain: Tensor, k: Tensor, v: Tensor, prefix: list[Tensor], seen: Tensor
     ) -> Tensor:
-        """Scores `q_turned · k` and `q · p` from one product: each key is zero in the other half."""
+        """Scores `turned · k` and `q · p` from one product: a key is zero in the other half."""
         B, H, count, _, D = q.shape
         p, w = (part.unsqueeze(2).expand(B, H, count, -1, D) for part in prefix)
         both_q = torch.cat((q, plain), -1)

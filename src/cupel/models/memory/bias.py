@@ -1,11 +1,12 @@
 """Attentional biases: what a memory minimises when it is shown a key and its value.
 
 Each is a loss of the memory's output and the value, summed over channels, and its gradient with
-regard to the output. Gradients are written out (`Net.deltas` carries them on); where the papers print a
-gradient that is not that of their loss, `gradient` is the printed one and the docstring says so.
+regard to the output. Gradients are written out (`Net.deltas` carries them on); where the papers
+print a gradient that is not that of their loss, `gradient` is the printed one and the docstring
+says so.
 
-Legend: N sequences (times heads), T tokens, D channels of a value. `threshold` is one number a token
-(N, T) or a channel (N, T, D).
+Legend: N sequences (times heads), T tokens, D channels of a value. `threshold` is one number a
+token (N, T) or a channel (N, T, D).
 """
 
 from __future__ import annotations
@@ -68,11 +69,12 @@ class Dot:
 
 
 class Lp:
-    """`||M(k) - v||_p^p` (MIRAS, equations 10 to 12), smoothed so that it can be differentiated twice.
+    """`||M(k) - v||_p^p` (MIRAS, equations 10 to 12), smoothed so that it can be differentiated
+    twice.
 
-    The printed gradient is `p Sign(r) |r|^(p-1)` with `Sign(x) ~ tanh(a x)` and
-    `|x| ~ sqrt(x^2 + eps)` (Remark 5). `smooth="exact"` is the gradient of the smoothed loss instead,
-    whose sign is `x / sqrt(x^2 + eps)`.
+    The printed gradient is `p Sign(r) |r|^(p-1)` with `Sign(x) ~ tanh(a x)` and `|x| ~ sqrt(x^2 +
+    eps)` (Remark 5). `smooth="exact"` is the gradient of the smoothed loss instead, whose sign is
+    `x / sqrt(x^2 + eps)`.
     """
 
     needs_threshold = False
@@ -87,7 +89,7 @@ class Lp:
     def loss(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
         return ((out - value).square() + self.eps).pow(self.p / 2).sum(-1)
 
-    @implements("miras.v1:eq10", "miras.v1:eq11", "miras.v1:eq12")
+    @implements("miras.v1:eq10", "miras.v1:eq11", "miras.v1:eq12", "miras.v1:eq25")
     def gradient(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
         error = out - value
         size = (error.square() + self.eps).sqrt()
@@ -115,7 +117,7 @@ class HuberCoordinate:
 
 
 class HuberNorm:
-    """Huber's loss of the error's norm (MIRAS, equation 15): continuous, the gradient is clipped."""
+    """Huber's loss of the error's norm (MIRAS, equation 15): its gradient is clipped."""
 
     needs_threshold = True
 
@@ -136,8 +138,8 @@ class HuberMixture:
     """The l_2 gradient for small errors, delta times the l_1 gradient for large ones (equation 16).
 
     As printed: it jumps where the norm of the error passes the threshold, and is the gradient of no
-    loss; `loss` is that of each side. Both gradients are those of `||r||_2^2` and `||r||_1`, and the
-    sign is smoothed as in `Lp`.
+    loss; `loss` is that of each side. Both gradients are those of `||r||_2^2` and `||r||_1`, and
+    the sign is smoothed as in `Lp`.
     """
 
     needs_threshold = True
@@ -159,7 +161,7 @@ class HuberMixture:
 
 
 class ValueShift:
-    """The worst case over values moved by at most `shift`: `1/2 (||r|| + shift)^2` (equation 17)."""
+    """The worst case of values moved by `shift` at most: `1/2 (||r|| + shift)^2` (17)."""
 
     needs_threshold = False
 

@@ -1,10 +1,11 @@
 """A memory over a sequence, chunk by chunk, in matrix products only.
 
-In a chunk every write is made with the weights at the chunk's start, so all of them are rank one and
-known at once, and the weights after each token are a sum of which only reads are needed: each layer is
-a masked linear attention over the chunk's writes. No weights of a single token are ever made. That costs
-O(b^2 d + b d^2) a chunk of b tokens and layer, against O(b d^2) of memory for a scan over weights, and
-holds for memories of any depth, with momentum, a gate a token, and state that is carried on.
+In a chunk every write is made with the weights at the chunk's start, so all of them are rank one
+and known at once, and the weights after each token are a sum of which only reads are needed: each
+layer is a masked linear attention over the chunk's writes. No weights of a single token are ever
+made. That costs O(b^2 d + b d^2) a chunk of b tokens and layer, against O(b d^2) of memory for a
+scan over weights, and holds for memories of any depth, with momentum, a gate a token, and state
+that is carried on.
 
 With chunks of one token this is the online rule.
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ class Fast(NamedTuple):
     anchor: list[Tensor]  # the weights at the chunk's start, at which writes are made
     momentum: list[Tensor] | None = None
     dual: list[Tensor] | None = None  # of a retention whose weights are a map of it
-    index: int = 0  # tokens of the current chunk that are written already
+    at: int = 0  # tokens of the current chunk that are written already
 
 
 @dataclass(frozen=True)
@@ -99,25 +100,72 @@ def run(
     Calls may follow each other at any token: state says how far into a chunk it is.
     Source: Titans (arXiv 2501.00663v1), equations 13 to 18; MIRAS (arXiv 2504.13173v1), 28 to 32.
     """
-    outputs = []
-    for start, stop, mixes in _pieces(rule, gates, k_NTI.shape[1], fast.index):
-        threshold = None if gates.threshold is None else gates.threshold[:, start:stop]
-        part = slice(start, stop)
-        out, fast = _piece(
-            rule, q_NTI[:, part], k_NTI[:, part], v_NTO[:, part], mixes, threshold, fast
-        )
-        outputs.append(out)
-    return torch.cat(outputs, 1), fast
+    now, outputs = _joined(fast), []
+    for start, size, count in _groups(rule, k_NTI.shape[1], fast.at):
+        stop = start + size * count
+        for piece in _pieces(rule, (start, stop, size), q_NTI, k_NTI, v_NTO, gates, fast):
+            out, now = _write(rule, piece, now)
+            outputs.append(out)
+    return torch.cat(outputs, 1), _parted(now)
 
 
-def write(rule: Rule, k_NTI: Tensor, v_NTO: Tensor, gates: Gates, fast: Fast) -> Fast:
-    """The state that `run` leaves, of a memory that is not read. Takes no threshold."""
-    assert rule.retention.linear, "a map is taken by `run`"
-    for start, stop, mixes in _pieces(rule, gates, k_NTI.shape[1], fast.index):
-        part = slice(start, stop)
-        layers = _layers(rule, k_NTI[:, part], v_NTO[:, part], mixes, None, fast)
-        fast = _ended(rule, layers, fast, fast.index + stop - start)
-    return fast
+def _groups(rule: Rule, length: int, at: int) -> Iterator[tuple[int, int, int]]:
+    """Where anchors change: start, length, and count of neighbours that are as long."""
+    stops = sorted({1, rule.chunk} if rule.retention.lag else {rule.chunk})
+    start, size, count, done = 0, 0, 0, 0
+    while done < length:
+        stop = next(stop for stop in stops if stop > at)
+        new = min(stop - at, length - done)
+        if count and new != size:
+            yield start, size, count
+            start, count = done, 0
+        size, count = new, count + 1
+        done, at = done + new, (at + new) % rule.chunk
+    if count:
+        yield start, size, count
+
+
+class _Now(NamedTuple):
+    """The state inside of a call: each layer's momentum stands below its weights."""
+
+    held: list[Tensor]  # (N, I, O), or (N, 2 I, O) with momentum
+    anchor: list[Tensor]
+    dual: list[Tensor] | None
+    at: int
+
+
+def _joined(fast: Fast) -> _Now:
+    if fast.momentum is None:
+        return _Now(list(fast.weights), fast.anchor, fast.dual, fast.at)
+    both = zip(fast.weights, fast.momentum, strict=True)
+    return _Now([torch.cat(pair, 1) for pair in both], fast.anchor, fast.dual, fast.at)
+
+
+def _parted(now: _Now) -> Fast:
+    weights = _weights(now)
+    momentum = None
+    if any(found is not held for found, held in zip(weights, now.held, strict=True)):
+        momentum = [held[:, held.shape[1] // 2 :] for held in now.held]
+    # Behind a whole chunk the anchor is the weights: one list, as `begin` makes it.
+    return Fast(weights, weights if now.at == 0 else now.anchor, momentum, now.dual, now.at)
+
+
+def _weights(now: _Now) -> list[Tensor]:
+    return [
+        held if held.shape[1] == anchor.shape[1] else held[:, : anchor.shape[1]]
+        for held, anchor in zip(now.held, now.anchor, strict=True)
+    ]
+
+
+class _Piece(NamedTuple):
+    """Tokens that share an anchor."""
+
+    q: Tensor  # (N, T, I)
+    k: Tensor
+    v: Tensor
+    threshold: Tensor | None
+    mixes: Mixes
+    first: _Parts | None  # of the first layer, made for a whole group at once
 
 
 class Mixes(NamedTuple):
@@ -128,198 +176,210 @@ class Mixes(NamedTuple):
     keep_NT: Tensor  # the gate itself, which the gated delta rule's erasing needs
 
 
-def _pieces(rule: Rule, gates: Gates, length: int, index: int) -> Iterator[tuple[int, int, Mixes]]:
-    """Cut tokens where anchors change; matrices of all whole chunks are made at once."""
-    bounds = _bounds(rule, length, index)
-    at = 0
-    while at < len(bounds):
-        # Neighbours of one length share their making.
-        size = bounds[at][1] - bounds[at][0]
-        last = at
-        while last + 1 < len(bounds) and bounds[last + 1][1] - bounds[last + 1][0] == size:
-            last += 1
-        together = _mixes(rule, gates, bounds[at][0], bounds[last][1], size)
-        for (start, stop), mixes in zip(bounds[at : last + 1], together, strict=True):
-            yield start, stop, mixes
-        at = last + 1
-
-
-def _bounds(rule: Rule, length: int, index: int) -> list[tuple[int, int]]:
-    stops = sorted({1, rule.chunk} if rule.retention.lag else {rule.chunk})
-    found, at = [], 0
-    while at < length:
-        stop = next(stop for stop in stops if stop > index)
-        size = min(stop - index, length - at)
-        found.append((at, at + size))
-        at, index = at + size, (index + size) % rule.chunk
-    return found
-
-
-def _mixes(rule: Rule, gates: Gates, start: int, stop: int, size: int) -> list[Mixes]:
-    """For each of the equally long pieces between two tokens."""
-
-    def split(gate: Tensor) -> Tensor:
-        """(N, T) → (N, n, size); (N, T, D) → (N, n, D, size)."""
-        part = gate[:, start:stop].unflatten(1, (-1, size))
-        return part.mT if part.dim() == 4 else part
-
-    log_keep, theta = split(gates.log_keep), split(gates.theta)
-    log_eta = split(gates.log_eta) if gates.log_eta is not None else None
-    channel = None
-    if log_keep.dim() == 4 or theta.dim() == 4:
-        wide = (log_keep, theta, log_eta)
-        channel = mixture(*(None if g is None else _widened(g, wide) for g in wide))  # type: ignore[arg-type]
-        log_keep, theta = _mean(log_keep), _mean(theta)
-        log_eta = None if log_eta is None else _mean(log_eta)
-    token = mixture(log_keep, theta, log_eta)
-    keep = log_keep.exp()
-    count = keep.shape[1]
-    return [
-        Mixes(_at(token, n), None if channel is None else _at(channel, n), keep[:, n])
-        for n in range(count)
-    ]
-
-
-def _widened(gate: Tensor, all_of: Sequence[Tensor | None]) -> Tensor:
-    wide = next(other for other in all_of if other is not None and other.dim() == 4)
-    return gate if gate.dim() == 4 else gate.unsqueeze(2).expand_as(wide)
-
-
-def _mean(gate: Tensor) -> Tensor:
-    return gate.mean(2) if gate.dim() == 4 else gate
-
-
-def _at(mix: Mixture, n: int) -> Mixture:
-    return Mixture(*(None if part is None else part[:, n] for part in mix))  # type: ignore[arg-type]
-
-
-def _piece(
+def _pieces(
     rule: Rule,
+    where: tuple[int, int, int],
     q_NTI: Tensor,
     k_NTI: Tensor,
     v_NTO: Tensor,
-    mixes: Mixes,
-    threshold: Tensor | None,
+    gates: Gates,
     fast: Fast,
-) -> tuple[Tensor, Fast]:
+) -> Iterator[_Piece]:
+    """The pieces of a group, with all that does not depend on the memory made at once."""
+    start, stop, size = where
+
+    def split(found: Tensor) -> Tensor:
+        """(N, T, …) → (N, n, size, …)."""
+        return torch.unflatten(found[:, start:stop], 1, (-1, size))
+
+    q, k, v = split(q_NTI), split(k_NTI), split(v_NTO)
+    gate = Gates(*(None if one is None else split(one) for one in gates))  # type: ignore[arg-type]
+    token, channel, keep = _mixes(gate)
+    width = fast.weights[0].shape[-1]
+    first: list[_Parts | None] = [None] * q.shape[1]
+    if channel is None or channel.start.shape[2] != width:
+        h = torch.nn.functional.normalize(k, dim=-1) if rule.normalise else k
+        first = list(map(_Parts, *(part.unbind(1) for part in _parts(rule, q, h, token)[:3])))
+        steps = _steps(token).unbind(1)
+        first = [part._replace(steps=one) for part, one in zip(first, steps, strict=True) if part]
+    thresholds = [None] * q.shape[1] if gate.threshold is None else gate.threshold.unbind(1)
+    mixes = map(Mixes, _unbound(token), _unbound(channel, q.shape[1]), keep.unbind(1))
+    # Unbound in one go: the gradient of a slice for each piece would be as large as the whole.
+    yield from map(_Piece, q.unbind(1), k.unbind(1), v.unbind(1), thresholds, mixes, first)
+
+
+def _mixes(gate: Gates) -> tuple[Mixture, Mixture | None, Tensor]:
+    """Matrices of tokens (N, n, T …), of channels (N, n, D, T …), and the decay (N, n, T)."""
+    wide = [one for one in gate[:3] if one is not None and one.dim() == 4]
+    channel = None
+    if wide:
+        every = [None if one is None else _of_channels(one, wide[0]) for one in gate[:3]]
+        assert every[0] is not None
+        assert every[1] is not None
+        channel = mixture(every[0], every[1], every[2])
+    keep, theta, eta = (one if one is None or one.dim() == 3 else one.mean(-1) for one in gate[:3])
+    assert keep is not None
+    assert theta is not None
+    return mixture(keep, theta, eta), channel, keep.exp()
+
+
+def _of_channels(gate: Tensor, wide: Tensor) -> Tensor:
+    """(N, n, T) or (N, n, T, D) → (N, n, D, T)."""
+    return gate.mT if gate.dim() == 4 else gate.unsqueeze(2).expand(*wide.mT.shape)
+
+
+def _unbound(mix: Mixture | None, count: int = 0) -> list[Any]:
+    """A mixture of a group as one for each of its pieces."""
+    if mix is None:
+        return [None] * count
+    parts = [None if part is None else part.unbind(1) for part in mix]
+    length = len(next(part for part in parts if part is not None))
+    return [
+        Mixture(*(None if part is None else part[n] for part in parts))  # type: ignore[arg-type]
+        for n in range(length)
+    ]
+
+
+def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[Tensor, _Now]:
     """Tokens of one anchor: their writes, reads, and the state behind them."""
     net = rule.net
-    layers = _layers(rule, k_NTI, v_NTO, mixes, threshold, fast)
-    x = q_NTI
-    for n, layer in enumerate(layers):
-        x = layer.read(net.value(x) if n else x)
-    y_NTO = net.finish(q_NTI, x)
-    index = fast.index + k_NTI.shape[1]
-    after = _ended(rule, layers, fast, index)
-    if rule.read == "after" and not rule.retention.linear and after.anchor is after.weights:
+    out, tape = net.forward(piece.k, now.anchor)
+    deltas = net.deltas(rule.bias.gradient(out, piece.v, piece.threshold), tape, now.anchor)
+    x, held, dual = piece.q, [], []
+    for n, value in enumerate(deltas):
+        x = net.value(x) if n else x
+        h = (
+            torch.nn.functional.normalize(tape.inputs[n], dim=-1)
+            if rule.normalise
+            else tape.inputs[n]
+        )
+        layer = _layer(rule, n, x, h, piece, value.shape[-1])
+        if rule.erase is not None and not (rule.erase_first and n):
+            keep_NT = piece.mixes.keep_NT
+            erase_NT = keep_NT if rule.erase == "keep" else torch.ones_like(keep_NT)
+            value = erased(h, value, piece.mixes.token, erase_NT, now.held[n])
+        x = layer.read(now.held[n], value)
+        held.append(layer.end(now.held[n], value))
+        if now.dual is not None:
+            dual.append(layer.end(now.dual[n], value))
+    y_NTO = net.finish(piece.q, x)
+    after = _behind(rule, now, held, dual or None, now.at + piece.k.shape[1])
+    if rule.read == "after" and not rule.retention.linear and after.anchor is after.held:
         # The map has been taken behind the last token, which sees it.
-        last, _ = net.forward(q_NTI[:, -1:], after.weights)
+        last, _ = net.forward(piece.q[:, -1:], after.held)
         y_NTO = torch.cat((y_NTO[:, :-1], last), 1)
     return y_NTO, after
 
 
-def _layers(
-    rule: Rule, k_NTI: Tensor, v_NTO: Tensor, mixes: Mixes, threshold: Tensor | None, fast: Fast
-) -> list[_Layer]:
-    """What tokens of one anchor write into each layer."""
-    out, tape = rule.net.forward(k_NTI, fast.anchor)
-    deltas = rule.net.deltas(rule.bias.gradient(out, v_NTO, threshold), tape, fast.anchor)
-    return [_layer(rule, n, tape.inputs[n], delta, mixes, fast) for n, delta in enumerate(deltas)]
-
-
-def _ended(rule: Rule, layers: Sequence[_Layer], fast: Fast, index: int) -> Fast:
+@implements("miras.v1:eq30", "miras.v1:eq31", "miras.v1:eq32")
+def _behind(rule: Rule, now: _Now, held: list[Tensor], dual: list[Tensor] | None, at: int) -> _Now:
     """State behind a piece; where an anchor ends the next begins."""
-    ends = [layer.end() for layer in layers]
-    weights = [end.weight for end in ends]
-    momentum = None if fast.momentum is None else [_given(end.momentum) for end in ends]
-    dual = None if fast.dual is None else [_given(end.dual) for end in ends]
-    anew = index == rule.chunk or (rule.retention.lag and index == 1)
-    if anew and dual is not None:
-        weights = [rule.retention.primal(found) for found in dual]
-    return Fast(weights, weights if anew else fast.anchor, momentum, dual, index % rule.chunk)
+    if at != rule.chunk and not (rule.retention.lag and at == 1):
+        return _Now(held, now.anchor, dual, at)
+    if dual is not None:
+        held = [rule.retention.primal(found) for found in dual]
+        return _Now(held, held, dual, at % rule.chunk)
+    new = _Now(held, now.anchor, None, at % rule.chunk)
+    return new._replace(anchor=_weights(new))
 
 
-def _given(found: Tensor | None) -> Tensor:
-    assert found is not None
-    return found
+class _Parts(NamedTuple):
+    """What one layer's reads and writes in one piece are made of, besides memory and deltas.
 
+    With momentum the memory is weights above momentum, so queries are twice as wide: `[A x, G x]`
+    meets `[W; S]` in one product. So are keys, of which one half writes W and the other S.
+    """
 
-class End(NamedTuple):
-    weight: Tensor
-    momentum: Tensor | None
-    dual: Tensor | None
-
-
-class _Layer:
-    """One layer in one piece: masked linear attention from queries to the piece's writes."""
-
-    def __init__(
-        self, h_NTI: Tensor, value_NTO: Tensor, mix: Mixture, *, read: str, weight: Tensor,
-        momentum: Tensor | None, dual: Tensor | None,
-    ) -> None:  # fmt: skip
-        self.h, self.value, self.mix = h_NTI, value_NTO, mix
-        self.seen = before(mix) if read == "before" else mix
-        self.weight, self.momentum, self.dual = weight, momentum, dual
+    queries: Tensor  # (N, T, I) or (N, T, 2 I)
+    scores: Tensor  # (N, T, T)
+    keys: Tensor  # (N, I, T) or (N, 2 I, T)
+    steps: Tensor | None = None  # what is left of weights and momentum: (N, 1, 1) or (N, 2, 2)
 
     @implements("titans.v1:eq15", "titans.v1:eq16")
-    def read(self, x_NTI: Tensor) -> Tensor:
+    def read(self, held: Tensor, value_NTO: Tensor) -> Tensor:
         """`x_t W_t` for every token."""
-        mix = self.seen
-        scores_NTT = torch.matmul(x_NTI, self.h.mT)
-        wide = mix.start.dim() == 3
-        if wide:
-            gathered = torch.einsum("ntj,ndtj,njd->ntd", scores_NTT, mix.writes, self.value)
+        return torch.baddbmm(torch.bmm(self.queries, held), self.scores, value_NTO, alpha=-1)
+
+    @implements("titans.v1:eq18", "miras.v1:eq29")
+    def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
+        """Weights and momentum behind the last token."""
+        assert self.steps is not None
+        if self.steps.shape[-1] == 1:
+            kept = self.steps * held
         else:
-            gathered = torch.matmul(scores_NTT * mix.writes, self.value)
-        found = _rows(mix.start) * torch.matmul(x_NTI, self.weight) - gathered
-        if mix.inertia is not None and self.momentum is not None:
-            found = found + _rows(mix.inertia) * torch.matmul(x_NTI, self.momentum)
-        return found
-
-    @implements("titans.v1:eq18")
-    def end(self) -> End:
-        """Weights, momentum and dual variable behind the last token."""
-        mix = self.mix
-        written = torch.matmul(self.h.mT, _rows(mix.writes[..., -1, :]) * self.value)
-        keep = _columns(mix.start[..., -1])
-        weight = keep * self.weight - written
-        dual = None if self.dual is None else keep * self.dual - written
-        if mix.inertia is None or mix.kept is None or mix.last_momentum is None:
-            return End(weight, None, dual)
-        assert self.momentum is not None
-        weight = weight + _columns(mix.inertia[..., -1]) * self.momentum
-        pushed = torch.matmul(self.h.mT, _rows(mix.kept) * self.value)
-        return End(weight, _columns(mix.last_momentum) * self.momentum - pushed, dual)
+            kept = torch.bmm(self.steps, held.reshape(len(held), 2, -1)).view_as(held)
+        return torch.baddbmm(kept, self.keys, value_NTO, alpha=-1)
 
 
-def _rows(gate: Tensor) -> Tensor:
-    """(N, T) → (N, T, 1); (N, D, T) → (N, T, D): what scales the rows of (N, T, D)."""
-    return gate.unsqueeze(-1) if gate.dim() == 2 else gate.mT
+def _parts(rule: Rule, x: Tensor, h: Tensor, mix: Mixture) -> _Parts:
+    """Of queries and writes' inputs, (…, T, I) each, for any leading dimensions."""
+    seen = before(mix) if rule.read == "before" else mix
+    scores = torch.matmul(x, h.mT) * seen.writes
+    queries, keys = _over(seen.start) * x, _over(mix.writes[..., -1, :]) * h
+    if seen.inertia is not None and mix.kept is not None:
+        queries = torch.cat((queries, _over(seen.inertia) * x), -1)
+        keys = torch.cat((keys, _over(mix.kept) * h), -1)
+    return _Parts(queries, scores, keys.mT)
 
 
-def _columns(gate: Tensor) -> Tensor:
-    """(N,) → (N, 1, 1); (N, D) → (N, 1, D): what scales a weight."""
-    return gate.view(-1, 1, 1) if gate.dim() == 1 else gate.unsqueeze(1)
+def _steps(mix: Mixture) -> Tensor:
+    """`[[A, G], [0, H]]` of a piece's end, or `[[A]]` without momentum: (…, 2, 2) or (…, 1, 1)."""
+    start = mix.start[..., -1]
+    if mix.inertia is None or mix.last_momentum is None:
+        return start[..., None, None]
+    zero = torch.zeros_like(start)
+    rows = (start, mix.inertia[..., -1], zero, mix.last_momentum)
+    return torch.unflatten(torch.stack(rows, -1), -1, (2, 2))
 
 
 def _layer(
-    rule: Rule, n: int, h_NTI: Tensor, delta_NTO: Tensor, mixes: Mixes, fast: Fast
-) -> _Layer:
-    weight = fast.weights[n]
-    wide = mixes.channel is not None and mixes.channel.start.shape[1] == weight.shape[-1]
-    mix = mixes.channel if wide and mixes.channel is not None else mixes.token
-    if rule.normalise:
-        h_NTI = torch.nn.functional.normalize(h_NTI, dim=-1)
-    value = delta_NTO
-    if rule.erase is not None and not (rule.erase_first and n):
-        assert not wide, "erasing takes gates of tokens, not of channels"
-        keep_NT = mixes.keep_NT if rule.erase == "keep" else torch.ones_like(mixes.keep_NT)
-        value = erased(h_NTI, delta_NTO, mix, keep_NT, weight)
-    momentum = None if fast.momentum is None else fast.momentum[n]
-    dual = None if fast.dual is None else fast.dual[n]
-    return _Layer(
-        h_NTI, value, mix, read=rule.read, weight=weight, momentum=momentum, dual=dual
-    )
+    rule: Rule, n: int, x: Tensor, h: Tensor, piece: _Piece, width: int
+) -> _Parts | _Channels:
+    """One layer in one piece, with gates of tokens, or of channels where it is as wide."""
+    if n == 0 and piece.first is not None:
+        return piece.first
+    mix = piece.mixes.channel
+    if mix is None or mix.start.shape[1] != width:
+        token = piece.mixes.token
+        return _parts(rule, x, h, token)._replace(steps=_steps(token))
+    assert rule.erase is None, "erasing takes gates of tokens, not of channels"
+    return _Channels(rule, x, h, mix)
+
+
+class _Channels:
+    """The same with gates for each channel of the output: a matrix of writes a channel."""
+
+    def __init__(self, rule: Rule, x_NTI: Tensor, h_NTI: Tensor, mix: Mixture) -> None:
+        self.x, self.h, self.mix = x_NTI, h_NTI, mix
+        self.seen = before(mix) if rule.read == "before" else mix
+
+    @implements("miras.v1:eq28", "titans.v1:eq15")
+    def read(self, held: Tensor, value_NTO: Tensor) -> Tensor:
+        """`x_t W_t` for every token."""
+        scores_NTT = torch.matmul(self.x, self.h.mT)
+        gathered = torch.einsum("ntj,ndtj,njd->ntd", scores_NTT, self.seen.writes, value_NTO)
+        size = self.x.shape[-1]
+        found = self.seen.start.mT * torch.matmul(self.x, held[:, :size]) - gathered
+        if self.seen.inertia is None:
+            return found
+        return found + self.seen.inertia.mT * torch.matmul(self.x, held[:, size:])
+
+    def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
+        """Weights and momentum behind the last token."""
+        mix, size = self.mix, self.x.shape[-1]
+        weight = mix.start[..., -1].unsqueeze(1) * held[:, :size] - torch.matmul(
+            self.h.mT, mix.writes[..., -1, :].mT * value_NTO
+        )
+        if mix.inertia is None or mix.kept is None or mix.last_momentum is None:
+            return weight
+        weight = weight + mix.inertia[..., -1].unsqueeze(1) * held[:, size:]
+        pushed = torch.matmul(self.h.mT, mix.kept.mT * value_NTO)
+        return torch.cat((weight, mix.last_momentum.unsqueeze(1) * held[:, size:] - pushed), 1)
+
+
+def _over(gate: Tensor) -> Tensor:
+    """(…, T) → (…, T, 1): what scales rows."""
+    return gate.unsqueeze(-1)
 
 
 @implements("nl.v1:eq57", "nl.v1:eq88", "nl.v1:eq90", "nl.v1:eq92", "nl.v1:eq93")
@@ -335,7 +395,8 @@ def erased(
     """
     earlier = before(mix)
     scores = torch.matmul(h_NTI, h_NTI.mT) * earlier.writes
-    system = scores * _rows(erase_NT)
-    right = delta_NTO + _rows(erase_NT * earlier.start) * torch.matmul(h_NTI, weight_NIO)
+    system = scores * _over(erase_NT)
+    right = delta_NTO + _over(erase_NT * earlier.start) * torch.matmul(h_NTI, weight_NIO)
     # The diagonal is taken as ones and what is above it is not read.
-    return torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+    found: Tensor = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
+    return found

@@ -30,7 +30,7 @@ from cupel.models.memory.attention import WindowAttention
 from cupel.models.memory.chunk import Rule
 from cupel.models.memory.cms import CMS
 from cupel.models.memory.net import Net
-from cupel.models.memory.neural import Gate
+from cupel.models.memory.neural import Gate, normed
 from cupel.models.memory.retention import L2Retention
 from cupel.models.memory.selfmod import PARTS, How, Memories, modify, start
 from cupel.models.memory.settings import HopeSettings
@@ -145,7 +145,8 @@ class SelfModifying(nn.Module):
         ]
         given = dict(zip(self.plain, parts[1:], strict=True))
         given |= {n: self.gates[n](seen_BTC).to(exact) for n in _GATES if n not in self.how.names}
-        y_NTD, memories = modify(self.how, parts[0], given, self._readout, memories)
+        with torch.autocast(x_BTC.device.type, enabled=False):
+            y_NTD, memories = modify(self.how, parts[0], given, self._readout, memories)
         y_BHTD = y_NTD.to(x_BTC.dtype).view(len(x_BTC), self.heads, *y_NTD.shape[1:])
         y_BTC = self.norm(y_BHTD.transpose(1, 2)).flatten(2)
         found: Tensor = self.out(y_BTC * F.silu(self.open(x_BTC)))
@@ -181,7 +182,7 @@ class Hope(nn.Module):
         self, x_BTC: Tensor, state: LayerState | None = None, start: int = 0
     ) -> tuple[Tensor, LayerState]:
         o_BTC, after = self.memory(x_BTC, state)
-        y_BTC, cms = self.cms(_normed(self.norm, o_BTC), None if state is None else state.cms)
+        y_BTC, cms = self.cms(normed(self.norm, o_BTC), None if state is None else state.cms)
         return y_BTC, replace(after, cms=cms)
 
 
@@ -208,7 +209,7 @@ class HopeAttention(nn.Module):
         o_BTC, (keys, values) = self.attention(
             x_BTC, prefix_PC=tokens if len(tokens) else None, past=past, start=start
         )
-        y_BTC, cms = self.cms(_normed(self.norm, o_BTC), None if state is None else state.cms)
+        y_BTC, cms = self.cms(normed(self.norm, o_BTC), None if state is None else state.cms)
         return y_BTC, LayerState(keys=keys, values=values, cms=cms)
 
 
@@ -232,12 +233,6 @@ def teach(mixers: Mapping[int, Taught], loss: Tensor, state: State) -> State:
         assert cms is not None
         layers[n] = replace(layers[n], cms=mixer.cms.teach(grad, cms))
     return replace(state, layers=tuple(layers))
-
-
-def _normed(norm: nn.RMSNorm, o_BTC: Tensor) -> Tensor:
-    """In the dtype of the norm's weights: under autocast a projection gives fewer bits."""
-    found: Tensor = norm(o_BTC.to(norm.weight.dtype))
-    return found
 
 
 def _first(

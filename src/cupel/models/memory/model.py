@@ -6,8 +6,8 @@
 - a last RMSNorm; an output head without bias, tied to the embedding if asked
 - initial weights N(0, 0.02), projections into the residual stream divided by √(2 · layers)
 
-A sequence may be given in any number of calls: each returns the state behind it, and the outputs are
-those of one call. Sequences of any length; `settings.block` is only what training takes.
+A sequence may be given in any number of calls: each returns the state behind it, and the outputs
+are those of one call. Sequences of any length; `settings.block` is only what training takes.
 
 Legend: B sequences, T tokens, C width, V vocabulary.
 """
@@ -15,7 +15,6 @@ Legend: B sequences, T tokens, C width, V vocabulary.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -187,6 +186,23 @@ class MemoryLM(nn.Module):
         """Whether levels learn from the loss of targets."""
         cms, hopes = self.settings.hope.cms, ("hope", "hope-attention")
         return self.settings.mixer in hopes and cms.signal == "teach" and bool(cms.frequencies)
+
+    def documents(self, tokens_BT: Tensor, first_BT: Tensor) -> Tensor:
+        """Logits (B, T, V) of rows in which documents stand one behind the other.
+
+        `first_BT` is true where one begins (and at the first token). Each begins with the memory as
+        it is before any token: nothing of another is known to it, not even gates of its chunk.
+        """
+        begins_BT = first_BT.clone()
+        begins_BT[:, 0] = True
+        start_D = begins_BT.flatten().nonzero().squeeze(1)
+        total = tokens_BT.numel()
+        length_D = torch.diff(start_D, append=start_D.new_tensor([total]))
+        at_L = torch.arange(int(length_D.max()), device=tokens_BT.device)
+        # Behind a short document stand tokens of the next: what comes later changes nothing.
+        index_DL = (start_D[:, None] + at_L).clamp_max(total - 1)
+        logits_DLV, _ = self.extend(tokens_BT.flatten()[index_DL])
+        return logits_DLV[at_L < length_D[:, None]].view(*tokens_BT.shape, -1)
 
     def _draw_weights(self) -> None:
         small = _STD / math.sqrt(2 * self.settings.layers)

@@ -1,8 +1,8 @@
 """The memory itself: a small network without biases, whose weights are written while it is read.
 
 One layer is a matrix memory. More are an MLP with an activation between layers; with `residual` and
-`norm` it is `x + LN(W_1 sigma(W_2 x))`. Derivatives are written out, since the surprise of a token is
-part of the model: a gradient by autograd inside the forward pass would cost a graph a chunk.
+`norm` it is `x + LN(W_1 sigma(W_2 x))`. Derivatives are written out, since the surprise of a token
+is part of the model: a gradient by autograd inside the forward pass would cost a graph a chunk.
 
 Legend: N sequences (times heads), T tokens, I and O a layer's input and output widths.
 """
@@ -81,7 +81,9 @@ class Net:
     Raises UnknownName for an activation that there is not.
     """
 
-    def __init__(self, activation: str = "silu", *, residual: bool = False, norm: bool = False) -> None:
+    def __init__(
+        self, activation: str = "silu", *, residual: bool = False, norm: bool = False
+    ) -> None:
         if activation not in ACTIVATIONS:
             raise UnknownName("activation", activation, ACTIVATIONS)
         self.activation, self.residual, self.norm = activation, residual, norm
@@ -98,7 +100,7 @@ class Net:
             z = torch.matmul(hidden, weight)
         return self.finish(x_NTI, z), Tape(inputs, slopes, z)
 
-    @implements("miras.v1:structure", "nl.v1:eq89", "nl.v1:eq91")
+    @implements("miras.v1:eq23c", "nl.v1:eq89", "nl.v1:eq91")
     def finish(self, x_NTI: Tensor, z_NTO: Tensor) -> Tensor:
         """What follows the last layer: LayerNorm and residual, where the memory has them."""
         if self.norm:

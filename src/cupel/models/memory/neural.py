@@ -1,17 +1,19 @@
 """A neural memory as a layer: projections, gates, the memory itself, and its output's gate.
 
-`x -> q, k, v` by linear maps, each with a depthwise convolution over the last tokens, SiLU, and q and k of
-norm one (Titans, section 4.4); gates of the memory from x; the memory by `chunk.run`; then each head's
-output normalised, gated by a linear map of x, and projected. Several heads are several memories.
+`x -> q, k, v` by linear maps, each with a depthwise convolution over the last tokens, SiLU, and q
+and k of norm one (Titans, section 4.4); gates of the memory from x; the memory by `chunk.run`; then
+each head's output normalised, gated by a linear map of x, and projected. Several heads are several
+memories.
 
-By its settings the same layer is Titans' LMM, MIRAS' Moneta, Yaad and Memora, Hope's inner rule for one
-memory, and linear attention, RetNet, DeltaNet, Gated DeltaNet and TTT: `points` names them.
+By its settings the same layer is Titans' LMM, MIRAS' Moneta, Yaad and Memora, Hope's inner rule for
+one memory, and linear attention, RetNet, DeltaNet, Gated DeltaNet and TTT: `points` names them.
 
 Legend: B sequences, T tokens, C width, H heads, D width of a head; N is B times H.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -62,11 +64,13 @@ def _bias(settings: Any) -> bias.Bias:
 
 
 def _retention(settings: Any) -> retention.Retention:
+    lq: dict[str, Callable[[float], retention.Retention]] = {
+        "paper": retention.LqPaper,
+        "mirror": retention.LqMirror,
+    }
     made: dict[str, Callable[[], retention.Retention]] = {
         "l2": retention.L2Retention,
-        "lq": lambda: {"paper": retention.LqPaper, "mirror": retention.LqMirror}[settings.form](
-            settings.q
-        ),
+        "lq": lambda: lq[settings.form](settings.q),
         "kl": lambda: retention.KLRetention(settings.total, over=settings.over, lag=settings.lag),
         "elastic": lambda: retention.ElasticNet(settings.gamma),
         "sigmoid": retention.SigmoidBregman,
@@ -110,7 +114,9 @@ class Gate(nn.Module):
     token begins with `first`.
     """
 
-    def __init__(self, kind: str, width: int, heads: int, *, rank: int | None, first: float) -> None:
+    def __init__(
+        self, kind: str, width: int, heads: int, *, rank: int | None, first: float
+    ) -> None:
         super().__init__()
         self.kind, self.heads = kind, heads
         wide = width if kind == "channel" else heads
@@ -118,9 +124,10 @@ class Gate(nn.Module):
         self.maps = nn.Sequential()
         if kind in ("token", "channel"):
             sizes = [width, wide] if rank is None else [width, rank, wide]
-            for into, out in zip(sizes[:-1], sizes[1:], strict=True):
-                self.maps.append(nn.Linear(into, out, bias=False))
-            nn.init.zeros_(self.maps[-1].weight)
+            for into, out in itertools.pairwise(sizes):
+                last = nn.Linear(into, out, bias=False)
+                self.maps.append(last)
+            nn.init.zeros_(last.weight)
 
     def forward(self, x_BTC: Tensor) -> Tensor:
         """Logits."""
@@ -132,11 +139,9 @@ class Gate(nn.Module):
 
 
 class NeuralMemory(nn.Module):
-    """A memory for each head: its projections, gates and first weights; `MemoryLayer` is a whole layer."""
+    """A memory for each head: projections, gates, first weights. `MemoryLayer` adds an output."""
 
-    def __init__(
-        self, width: int, heads: int, settings: MemorySettings, *, parts: int = 3
-    ) -> None:
+    def __init__(self, width: int, heads: int, settings: MemorySettings, *, parts: int = 3) -> None:
         super().__init__()
         assert width % heads == 0, (width, heads)
         self.heads, self.settings, self.rule = heads, settings, rule(settings)
@@ -173,19 +178,21 @@ class NeuralMemory(nn.Module):
         # The memory's own arithmetic stays in float32 where the rest is of fewer bits.
         exact = fast.weights[0].dtype
         gates = self.gate(x_BTC, exact)
-        y, fast = run(self.rule, q_NTD.to(exact), k_NTD.to(exact), v_NTD.to(exact), gates, fast)
+        with torch.autocast(x_BTC.device.type, enabled=False):
+            y, fast = run(self.rule, q_NTD.to(exact), k_NTD.to(exact), v_NTD.to(exact), gates, fast)
         return self.join(y.to(x_BTC.dtype)), fast
 
     def recall(self, q_NTD: Tensor, fast: Fast) -> Tensor:
         """Read without writing, with the weights as they are: (B, T, C), heads joined."""
         exact = fast.weights[0].dtype
-        y, _ = self.rule.net.forward(q_NTD.to(exact), fast.weights)
+        with torch.autocast(q_NTD.device.type, enabled=False):
+            y, _ = self.rule.net.forward(q_NTD.to(exact), fast.weights)
         return self.join(y.to(q_NTD.dtype))
 
     def join(self, y_NTD: Tensor) -> Tensor:
         """Each head's output normalised: (N, T, D) → (B, T, C)."""
-        y_BTHD = y_NTD.unflatten(0, (-1, self.heads)).transpose(1, 2)
-        return self.norm(y_BTHD).flatten(2)
+        y_BTHD = torch.unflatten(y_NTD, 0, (-1, self.heads)).transpose(1, 2)
+        return normed(self.norm, y_BTHD).flatten(2)
 
     @implements("titans.v1:eq13", "titans.v1:eq14")
     def gate(self, x_BTC: Tensor, exact: torch.dtype) -> Gates:
@@ -199,7 +206,11 @@ class NeuralMemory(nn.Module):
         ones = torch.ones(shape, dtype=exact, device=x_BTC.device)
         # log(1 - sigmoid(z)) without ever making 1 - sigmoid(z).
         log_keep = F.logsigmoid(-logits("decay")) if "decay" in self.gates else ones.log()
-        step = self.settings.step_max * torch.sigmoid(logits("step")) if "step" in self.gates else ones
+        step = (
+            self.settings.largest_step * torch.sigmoid(logits("step"))
+            if "step" in self.gates
+            else ones
+        )
         log_eta = F.logsigmoid(logits("momentum")) if "momentum" in self.gates else None
         threshold = None
         if "threshold" in self.gates:
@@ -215,9 +226,7 @@ class MemoryLayer(NeuralMemory):
         self.open = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
 
-    def forward(
-        self, x_BTC: Tensor, state: LayerState | None = None
-    ) -> tuple[Tensor, LayerState]:
+    def forward(self, x_BTC: Tensor, state: LayerState | None = None) -> tuple[Tensor, LayerState]:
         """Write every token and read at each."""
         state = state or LayerState()
         parts, tail = self.projections(x_BTC, state.conv)
@@ -228,9 +237,15 @@ class MemoryLayer(NeuralMemory):
         return found, LayerState(fast=fast, conv=tail)
 
 
+def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:
+    """In the dtype of the norm's weights: under autocast a projection gives fewer bits."""
+    found: Tensor = norm(x.to(norm.weight.dtype))
+    return found
+
+
 def _heads(found_BTC: Tensor, heads: int) -> Tensor:
     """(B, T, H · D) → (N, T, D)."""
-    return found_BTC.unflatten(-1, (heads, -1)).transpose(1, 2).flatten(0, 1)
+    return torch.unflatten(found_BTC, -1, (heads, -1)).transpose(1, 2).flatten(0, 1)
 
 
 def _shared(weight_HIO: Tensor, batch: int) -> Tensor:
@@ -243,7 +258,7 @@ def _first(heads: int, width: int, settings: MemorySettings) -> nn.ParameterList
     hidden = max(1, round(settings.expansion * width))
     sizes = [width, *[hidden] * (settings.depth - 1), width]
     found = []
-    for into, out in zip(sizes[:-1], sizes[1:], strict=True):
+    for into, out in itertools.pairwise(sizes):
         weight_HIO = torch.zeros(heads, into, out)
         if settings.first == "learned":
             nn.init.normal_(weight_HIO, std=1 / math.sqrt(into))

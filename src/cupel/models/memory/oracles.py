@@ -1,8 +1,8 @@
 """Every rule one token after the other, by automatic differentiation: slow, and plain to read.
 
-What the chunk forms are held against, and what `benchmarks/memory` measures them by. Nothing here is
-shared with them but the losses of `bias` and the maps of `retention`; gradients are `torch.func.grad`
-of those losses, weights of each token are made.
+What the chunk forms are held against, and what `benchmarks/memory` measures them by. Nothing here
+is shared with them but the losses of `bias` and the maps of `retention`; gradients are
+`torch.func.grad` of those losses, weights of each token are made.
 
 Legend: T tokens, I and O a layer's input and output widths; one sequence, no batch.
 """
@@ -42,11 +42,11 @@ def surprise(
     rule: Rule, weights: Sequence[Tensor], k: Tensor, v: Tensor, threshold: Tensor | None
 ) -> list[Tensor]:
     """The gradient of one token's loss with regard to each layer's weights."""
-
     limit = None if threshold is None else threshold[None, None]
     if type(rule.bias).__name__ in _PRINTED and getattr(rule.bias, "smooth", "paper") == "paper":
         # The printed gradient with regard to the output, carried on by the chain rule.
-        out, back = torch.func.vjp(lambda w: network(rule, w, k[None, None]), list(weights))
+        made = torch.func.vjp(lambda w: network(rule, w, k[None, None]), list(weights))
+        out, back = made[0], made[1]
         return list(back(rule.bias.gradient(out, v[None, None], limit))[0])
 
     def loss(found: list[Tensor]) -> Tensor:
@@ -62,7 +62,7 @@ def sequential(
     weights, anchor = list(fast.weights), list(fast.anchor)
     momentum = None if fast.momentum is None else list(fast.momentum)
     dual = None if fast.dual is None else list(fast.dual)
-    index, outputs = fast.index, []
+    index, outputs = fast.at, []
     for t in range(len(k_TI)):
         if rule.read == "before":
             outputs.append(network(rule, weights, q_TI[t]))

@@ -1,6 +1,7 @@
 """Named memories, as points among all settings: the papers' own and those that they reduce to.
 
-Each maps fields of `MemorySettings`; what is not named has its default. Imports no torch.
+Each maps fields of `MemorySettings` to defaults of its own. Recipes name them by
+`memory: {kind: yaad}`, so that changing the name changes all of them. Imports no torch.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _MLP = {"depth": 2, "expansion": 4, "activation": "gelu", "residual": True, "norm": True}
-# MIRAS' own points: plain gradient descent, gates a channel of low rank, M(x) = x + LN(W_1 s(W_2 x)).
+# MIRAS' own points: gradient descent, gates a channel of low rank, M(x) = x + LN(W_1 s(W_2 x)).
 _MIRAS = {**_MLP, "decay": "channel", "momentum": "none", "step": "channel", "rank": 32}
 _LINEAR = {"depth": 1, "momentum": "none"}
 

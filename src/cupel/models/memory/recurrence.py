@@ -1,12 +1,12 @@
 """Gates of a chunk as matrices: how much of each token's write is left at each later token.
 
-A gate is given as its logarithm, so that a product of gates is a sum. Sums over a stretch are made by
-adding up the stretch alone, never as a difference of two long sums: `beta_t / beta_i` underflows after
-a few hundred tokens at 0.5, and the difference of two sums forgets small gates behind a large one. So
-a gate may be exactly 0 (its logarithm is −inf) or 1.
+A gate is given as its logarithm, so that a product of gates is a sum. Sums over a stretch are made
+by adding up the stretch alone, never as a difference of two long sums: `beta_t / beta_i` underflows
+after a few hundred tokens at 0.5, and the difference of two sums forgets small gates behind a large
+one. So a gate may be exactly 0 (its logarithm is −inf) or 1.
 
-Legend: N sequences (times heads), T tokens of one chunk, D channels of a layer's output. `…` is N, or
-N and D where every channel has gates of its own.
+Legend: N sequences (times heads), T tokens of one chunk, D channels of a layer's output. `…` is N,
+or N and D where every channel has gates of its own.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Mixture(NamedTuple):
 def mixture(log_keep: Tensor, theta: Tensor, log_eta: Tensor | None = None) -> Mixture:
     """The closed form of `W_t = keep_t W_{t-1} + S_t`, `S_t = eta_t S_{t-1} - theta_t u_t`.
 
-    `log_keep` is log(1 - alpha), `log_eta` the momentum's gate (None: `S_t = -theta_t u_t`), `theta`
-    the step size; each (…, T). Source: Titans (arXiv 2501.00663v1), equations 13, 14, 16 and 18,
-    unrolled: with L_A, L_H the decays of both gates, C = L_A L_H and
+    `log_keep` is log(1 - alpha), `log_eta` the momentum's gate (None: `S_t = -theta_t u_t`),
+    `theta` the step size; each (…, T). Source: Titans (arXiv 2501.00663v1), equations 13, 14, 16
+    and 18, unrolled: with L_A, L_H the decays of both gates, C = L_A L_H and
 
         W_t = A_t W_0 + (L_A H)_t S_0 - sum_{i<=t} C[t, i] theta_i u_i
     """

@@ -1,10 +1,10 @@
 """Retention: how a memory's weights follow from what has been added up, and what that forgets.
 
-Every rule here is mirror descent. A dual variable A adds up decayed gradients, `A_t = keep_t A_{t-1} -
-theta_t grad`, and the weights are `W = primal(A)`. With plain l_2 retention both are the same. In a
-chunk the gradients are those at its start, reads follow the linear form from its start (MIRAS, equation
-28), and `primal` is taken at its end; `lag` takes it after a chunk's first token as well (equations 30
-to 32). With chunks of one token each rule is exact.
+Every rule here is mirror descent. A dual variable A adds up decayed gradients, `A_t = keep_t
+A_{t-1} - theta_t grad`, and the weights are `W = primal(A)`. With plain l_2 retention both are the
+same. In a chunk the gradients are those at its start, reads follow the linear form from its start
+(MIRAS, equation 28), and `primal` is taken at its end; `lag` takes it after a chunk's first token
+as well (equations 30 to 32). With chunks of one token each rule is exact.
 
 Legend: N sequences (times heads), I and O a layer's input and output widths.
 """
@@ -53,7 +53,8 @@ class LqPaper:
     """`W = A / ||A||_q^(q-2)`, as MIRAS prints it (equations 24 and 25; Moneta has q = 4).
 
     The norm is that of each layer's matrix. Of degree 3 - q in A: with q = 4 a small A makes large
-    weights, hence `eps`, and a dual variable that must not begin at zero. For q = 2 it is the identity.
+    weights, hence `eps`, and a dual variable that must not begin at zero. For q = 2 it is the
+    identity.
     """
 
     linear, lag = False, False
@@ -62,7 +63,7 @@ class LqPaper:
         assert q > 1, q
         self.q, self.eps = q, eps
 
-    @implements("miras.v1:eq24", "miras.v1:eq25")
+    @implements("miras.v1:eq24")
     def primal(self, dual_NIO: Tensor) -> Tensor:
         return dual_NIO / (_norm(dual_NIO, self.q) + self.eps).pow(self.q - 2)
 
@@ -85,7 +86,7 @@ class LqMirror:
         assert 1 < q <= 2, q
         self.q, self.p, self.eps = q, q / (q - 1), eps
 
-    @implements("miras.v1:variant4")
+    @implements("miras.v1:eq23a")
     def primal(self, dual_NIO: Tensor) -> Tensor:
         size = (dual_NIO.square() + self.eps).sqrt()
         total = _norm(dual_NIO, self.p).pow(self.p - 2)
@@ -99,7 +100,8 @@ class LqMirror:
 
 
 class KLRetention:
-    """`W = c Softmax(A)`: a distribution over the inputs of each output (Memora), or over all entries.
+    """`W = c Softmax(A)`: a distribution over the inputs of each output (Memora), or over all
+    entries.
 
     Source: MIRAS, equations 19 to 21 and 27. `over="outputs"` keeps the weights that lead to one
     output on a simplex of their own; `over="all"` is the l_1 norm of the whole matrix, as printed.
@@ -111,7 +113,9 @@ class KLRetention:
         assert over in ("outputs", "all"), over
         self.total, self.over, self.lag = total, over, lag
 
-    @implements("miras.v1:eq19", "miras.v1:eq20", "miras.v1:eq21", "miras.v1:eq27")
+    @implements(
+        "miras.v1:eq18", "miras.v1:eq19", "miras.v1:eq20", "miras.v1:eq21", "miras.v1:eq27"
+    )  # fmt: skip
     def primal(self, dual_NIO: Tensor) -> Tensor:
         if self.over == "outputs":
             return self.total * torch.softmax(dual_NIO, -2)
@@ -143,7 +147,7 @@ class SigmoidBregman:
 
     linear, lag = False, False
 
-    @implements("miras.v1:variant5")
+    @implements("miras.v1:eq23b")
     def primal(self, dual_NIO: Tensor) -> Tensor:
         return torch.sigmoid(dual_NIO)
 

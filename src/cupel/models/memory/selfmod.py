@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run, write
+from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run
 from cupel.tags import implements
 
 # What can be a memory besides the main one; what is not is given with each call.
@@ -113,7 +113,7 @@ def modify(
     may follow each other at any token.
     """
     outputs, (main, others) = [], memories
-    for part in _stretches(how.others.chunk, x_NTD.shape[1], others.index if others else 0):
+    for part in _stretches(how.others.chunk, x_NTD.shape[1], others.at if others else 0):
         own = {name: tensor[:, part] for name, tensor in given.items()}
         said = _said(how, x_NTD[:, part], own, readout, others)
         y_NTD, main = _main(how, said, main)
@@ -158,7 +158,7 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
 def _main(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
     outputs = []
-    for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.index):
+    for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
         q, k, v, gates = _cut(said, part)
         if how.targets == "self":
             target = _target(how, how.main.net.forward(v, main.anchor)[0])
@@ -166,7 +166,7 @@ def _main(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
             target = v
         if how.read == "snapshot":
             y, _ = how.main.net.forward(q, main.anchor)
-            main = write(how.main, k, target, gates, main)
+            _, main = run(how.main, k, k, target, gates, main)
         else:
             y, main = run(how.main, q, k, target, gates, main)
         outputs.append(y)
@@ -182,7 +182,9 @@ def _written(how: How, said: Said, others: Fast) -> Fast:
     else:
         target_NPTD = said.v_NTD.unsqueeze(1).expand(-1, count, -1, -1)
     gates = Gates(*(_each(gate, count) for gate in said.gates[:2] if gate is not None))
-    return write(how.others, _each(said.k_NTD, count), target_NPTD.flatten(0, 1), gates, others)
+    k_NTD = _each(said.k_NTD, count)
+    _, after = run(how.others, k_NTD, k_NTD, target_NPTD.flatten(0, 1), gates, others)
+    return after
 
 
 def _target(how: How, said: Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""The size and shape of models with a memory. Imports no torch, so that recipes are checked without it.
+"""The size and shape of models with a memory. Imports no torch, so that recipes are checked without
+it.
 
 Every place at which the papers are unclear is a field here, with the reading that we take as its
 default; docs/memory.md lists them.
@@ -6,13 +7,17 @@ default; docs/memory.md lists them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import reduce
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from operator import or_
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
+from pydantic.fields import FieldInfo
 
 from cupel.config import Settings
-from cupel.errors import did_you_mean
+from cupel.models.memory.points import POINTS
 
 Gate = Literal["none", "fixed", "token", "channel"]
 DEFAULT_SCALE = 2.0
@@ -25,8 +30,8 @@ class L2Settings(Settings):
     scale: float = Field(
         DEFAULT_SCALE,
         gt=0,
-        description="the gradient is scale × error: 2 as in Titans' equation 12 (a sum of squares), "
-        "1 as in its Appendix C, 2 / width for a mean; it only rescales the step size",
+        description="the gradient is scale × error: 2 as in Titans' equation 12 (a sum of "
+        "squares), 1 as in its Appendix C, 2 / width for a mean; it only rescales the step size",
     )
 
 
@@ -43,7 +48,8 @@ class LpSettings(Settings):
     p: float = Field(3.0, ge=1, description="the power; Moneta has 3")
     smooth: Literal["paper", "exact"] = Field(
         "paper",
-        description="paper: p tanh(a r) |r|^(p-1), as printed; exact: the gradient of the smoothed loss",
+        description="paper: p tanh(a r) |r|^(p-1), as printed; exact: the gradient of the smoothed "
+        "loss",
     )
 
 
@@ -90,7 +96,9 @@ class LqSettings(Settings):
     @model_validator(mode="after")
     def _has_a_map(self) -> LqSettings:
         if self.form == "mirror" and self.q > 2:
-            raise ValueError(f"form mirror needs q of at most 2, and q is {self.q}; set form: paper")
+            raise ValueError(
+                f"form mirror needs q of at most 2, and q is {self.q}; set form: paper"
+            )
         if self.form == "paper" and self.q == 3:
             raise ValueError("form paper has no inverse for q: 3; set another q, or form: mirror")
         return self
@@ -131,8 +139,9 @@ RetentionSettings = Annotated[
 
 
 class MemorySettings(Settings):
-    """One neural memory: structure, attentional bias, retention, algorithm. The default is Titans'."""
+    """One neural memory: structure, bias, retention, algorithm. Recipes name one of `NAMED`."""
 
+    kind: str = Field("own", description="which memory")
     depth: int = Field(1, ge=1, le=8, description="layers of the memory; 1 is a matrix")
     expansion: float = Field(
         2.0, gt=0, description="width of its hidden layers, as a multiple of a head's width"
@@ -152,7 +161,12 @@ class MemorySettings(Settings):
     )
     momentum: Gate = Field("token", description="past surprise: none, fixed, a token, a channel")
     step: Gate = Field("token", description="step size: none (1), fixed, a token, a channel")
-    step_max: float = Field(0.5, gt=0, description="the largest step size")
+    step_max: float | None = Field(
+        None,
+        gt=0,
+        description="the largest step size; null: 1 / chunk, with which a key that fills a whole "
+        "chunk does not overshoot (its writes are all made at the chunk's start, and add up)",
+    )
     rank: int | None = Field(
         None, ge=1, description="gates are made by projections of this rank; null: of full rank"
     )
@@ -175,6 +189,11 @@ class MemorySettings(Settings):
         "learned", description="the weights before the first token; zero needs depth 1"
     )
 
+    @property
+    def largest_step(self) -> float:
+        """The step size of an open gate."""
+        return 1 / self.chunk if self.step_max is None else self.step_max
+
     @model_validator(mode="after")
     def _fits_together(self) -> MemorySettings:
         if self.first == "zero" and self.depth > 1:
@@ -194,6 +213,24 @@ class MemorySettings(Settings):
         if self.retention.kind in ("kl", "sigmoid") and self.first == "zero":
             raise ValueError(f"retention {self.retention.kind} has no weights of zero")
         return self
+
+
+def _named(name: str, point: Mapping[str, Any]) -> type[MemorySettings]:
+    """Settings of a named memory: `MemorySettings` with the defaults of a point."""
+    fields: dict[str, Any] = {"kind": (Literal[name], Field(name, description="which memory"))}
+    for field, value in point.items():
+        whole = MemorySettings.model_fields[field]
+        fields[field] = (whole.annotation, FieldInfo.merge_field_infos(whole, default=value))
+    made: type[MemorySettings] = create_model(name, __base__=MemorySettings, **fields)
+    made.__doc__ = f"The point {name}: {', '.join(point)} of their own."
+    return made
+
+
+NAMED = {name: _named(name, point) for name, point in POINTS.items()}
+if TYPE_CHECKING:
+    NamedMemory = MemorySettings
+else:
+    NamedMemory = Annotated[reduce(or_, NAMED.values()), Field(discriminator="kind")]
 
 
 class CMSSettings(Settings):
@@ -290,9 +327,7 @@ class HopeSettings(Settings):
         description="which layers of a memory are written by delta gradient descent, each with its "
         "own input of norm one; none: gradient descent with decay",
     )
-    chunk: int = Field(
-        16, ge=1, description="tokens written with the same main memory; 1: online"
-    )
+    chunk: int = Field(16, ge=1, description="tokens written with the same main memory; 1: online")
     chunk_others: int = Field(
         64, ge=1, description="the same for the memories of keys, values and gates"
     )
@@ -335,12 +370,9 @@ class MemoryModelSettings(Settings):
         "hope: self-modifying memories, then levels of MLPs that learn; hope-attention: attention, "
         "then such levels",
     )
-    point: str | None = Field(
-        None,
-        description="a named memory: titans, titans-linear, moneta, yaad, memora, linear-attention, "
-        "retnet, deltanet, gated-deltanet, ttt, ttt-mlp; what `memory` sets goes before it",
+    memory: NamedMemory = Field(
+        NAMED["titans"](), description="the neural memory, by name; fields change it from there"
     )
-    memory: MemorySettings = Field(MemorySettings(), description="the neural memory")
     hope: HopeSettings = Field(HopeSettings(), description="of mixers hope and hope-attention")
     layers: int = Field(2, ge=1, description="blocks")
     heads: int = Field(4, ge=1, description="heads of attention and memories a layer")
@@ -359,27 +391,18 @@ class MemoryModelSettings(Settings):
     segment: int = Field(32, ge=1, description="tokens of a segment of mac")
     literal_mask: bool = Field(
         False,
-        description="mac as in Titans' figure 3a, which lets tokens see later ones: for encoders only",
+        description="mac as in Titans' figure 3a, which lets tokens see later ones: for encoders "
+        "only",
     )
     tied: bool = Field(False, description="one matrix for token embedding and output head")
 
     @model_validator(mode="before")
     @classmethod
-    def _from_point(cls, given: Any) -> Any:
-        """A point's settings, below those that are given."""
-        if not isinstance(given, dict) or not isinstance(given.get("point"), str):
+    def _titans_unless_named(cls, given: Any) -> Any:
+        own = given.get("memory") if isinstance(given, dict) else None
+        if not isinstance(own, dict) or "kind" in own:
             return given
-        from cupel.models.memory.points import POINTS
-
-        name = given["point"]
-        if name not in POINTS:
-            raise ValueError(
-                f"point '{name}' is not one of {', '.join(POINTS)}{did_you_mean(name, POINTS)}"
-            )
-        own = given.get("memory") or {}
-        if isinstance(own, MemorySettings):
-            return given
-        return {**given, "memory": {**POINTS[name], **own}}
+        return {**given, "memory": {"kind": "titans", **own}}
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> MemoryModelSettings:

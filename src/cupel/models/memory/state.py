@@ -1,7 +1,8 @@
 """What a model with a memory carries from one call to the next, as one object.
 
-A state belongs to sequences, one a row of the batch: nothing is shared between rows. It can be detached
-(truncated backpropagation), saved and loaded as named tensors, and given to the next call at any token.
+A state belongs to sequences, one a row of the batch: nothing is shared between rows. It can be
+detached (truncated backpropagation), saved and loaded as named tensors, and given to the next call
+at any token.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from cupel.errors import CheckpointError
@@ -71,7 +73,8 @@ class State:
         """Of some sequences of the batch. Memories have a row for each head of each sequence."""
 
         def chosen(tensor: Tensor) -> Tensor:
-            return tensor.unflatten(0, (self.batch, -1))[rows].flatten(0, 1)
+            found: Tensor = torch.unflatten(tensor, 0, (self.batch, -1))[rows].flatten(0, 1)
+            return found
 
         return replace(self.map(chosen), batch=len(rows))
 
@@ -128,7 +131,7 @@ def _fast_mapped(fast: Fast, change: Callable[[Tensor], Tensor]) -> Fast:
         for name in ("momentum", "dual")
     }
     anchor = weights if same else [change(tensor) for tensor in fast.anchor]
-    return Fast(weights, anchor, rest["momentum"], rest["dual"], fast.index)
+    return Fast(weights, anchor, rest["momentum"], rest["dual"], fast.at)
 
 
 def _cms_mapped(cms: CMSState, change: Callable[[Tensor], Tensor]) -> CMSState:
@@ -147,7 +150,7 @@ def _named(layer: LayerState) -> list[tuple[str, Any]]:
         if isinstance(value, Tensor):
             found.append((field.name, value))
         elif isinstance(value, Fast):
-            found.append((f"{field.name}.index", value.index))
+            found.append((f"{field.name}.at", value.at))
             for part in _LISTS:
                 for n, tensor in enumerate(getattr(value, part) or ()):
                     found.append((f"{field.name}.{part}.{n}", tensor))
@@ -187,14 +190,16 @@ def _restored(own: Mapping[str, Any]) -> LayerState:
     if "cms.seen" in own:
         new["cms"] = _cms_restored(own)
     for name in ("fast", "others", "base"):
-        if f"{name}.index" in own:
+        if f"{name}.at" in own:
             parts: dict[str, Any] = {}
             for part in _LISTS:
                 found = [own[key] for key in _in_order(own, f"{name}.{part}.")]
                 parts[part] = found or None
-            new[name] = Fast(**parts, index=own[f"{name}.index"])
+            new[name] = Fast(**parts, at=own[f"{name}.at"])
     return LayerState(**new)
 
 
 def _in_order(own: Mapping[str, Any], prefix: str) -> list[str]:
-    return sorted((key for key in own if key.startswith(prefix)), key=lambda k: int(k[len(prefix) :]))
+    return sorted(
+        (key for key in own if key.startswith(prefix)), key=lambda k: int(k[len(prefix) :])
+    )

@@ -1,8 +1,9 @@
-"""Titans' four ways to use a neural memory: LMM, MAC, MAG, MAL (arXiv 2501.00663v1, sections 3.3, 4).
+"""Titans' four ways to use a neural memory: LMM, MAC, MAG, MAL (arXiv 2501.00663v1, sections 3.3,
+4).
 
-Each is causal: token i sees nothing of a later one. The paper's figure of MAC shows every row of a segment
-all of that segment's memory tokens, of which later ones are functions of later tokens (register, A4);
-`literal` masks as in the figure, for encoders.
+Each is causal: token i sees nothing of a later one. The paper's figure of MAC shows every row of a
+segment all of that segment's memory tokens, of which later ones are functions of later tokens
+(register, A4); `literal` masks as in the figure, for encoders.
 
 Persistent memory is P learned tokens that come before the sequence: the memory is written with them
 first, and every attention window sees them. Since they and the first weights are the same for all
@@ -22,7 +23,7 @@ from torch import Tensor, nn
 
 from cupel.models.memory.attention import WindowAttention, rotated
 from cupel.models.memory.chunk import Fast
-from cupel.models.memory.neural import MemoryLayer, NeuralMemory, Projections
+from cupel.models.memory.neural import MemoryLayer, NeuralMemory, Projections, normed
 from cupel.models.memory.settings import MemorySettings
 from cupel.models.memory.state import LayerState
 from cupel.tags import implements
@@ -70,7 +71,7 @@ def _repeated(state: LayerState, batch: int) -> LayerState:
         None if part is None else [more(one) for one in part]
         for part in (state.fast.momentum, state.fast.dual)
     )
-    fast = Fast(weights, anchor, momentum, dual, state.fast.index)
+    fast = Fast(weights, anchor, momentum, dual, state.fast.at)
     return LayerState(fast=fast, conv=None if state.conv is None else more(state.conv))
 
 
@@ -83,13 +84,15 @@ class Gating(nn.Module):
 
     @implements("titans.v1:eq25", "titans.v1:eq28")
     def forward(self, a_BTC: Tensor, b_BTC: Tensor) -> Tensor:
-        return self.one(a_BTC) * F.silu(self.other(b_BTC))
+        return normed(self.one, a_BTC) * F.silu(normed(self.other, b_BTC))
 
 
 class LMM(nn.Module):
     """The memory alone."""
 
-    def __init__(self, width: int, heads: int, settings: MemorySettings, *, persistent: int) -> None:
+    def __init__(
+        self, width: int, heads: int, settings: MemorySettings, *, persistent: int
+    ) -> None:
         super().__init__()
         self.memory = MemoryLayer(width, heads, settings)
         self.persistent = Persistent(persistent, width)
@@ -152,8 +155,8 @@ class MAL(nn.Module):
         y_BTC, after = self.memory(x_BTC, state)
         past = None if state.keys is None or state.values is None else (state.keys, state.values)
         found, (keys, values) = self.attention(
-            self.norm(y_BTC),
-            prefix_PC=None if prefix_PC is None else self.norm(prefix_PC),
+            normed(self.norm, y_BTC),
+            prefix_PC=None if prefix_PC is None else normed(self.norm, prefix_PC),
             past=past,
             start=start,
         )
@@ -164,8 +167,9 @@ class MAC(nn.Module):
     """Memory as a context: attention over persistent tokens, what is recalled, and the segment.
 
     Equations 21 to 25. `h` of a segment is read from the memory as the segment before left it (21);
-    row i of the attention sees the persistent tokens, and h and x up to i (22, 23; A4); the memory is
-    written with the attention's outputs (24) and read at them, token i behind its own write (25; A5).
+    row i of the attention sees the persistent tokens, and h and x up to i (22, 23; A4); the memory
+    is written with the attention's outputs (24) and read at them, token i behind its own write (25;
+    A5).
     """
 
     def __init__(
@@ -192,7 +196,9 @@ class MAC(nn.Module):
     ) -> tuple[Tensor, LayerState]:
         fast = self.memory.begin(len(x_BTC))
         state = state or LayerState(fast=fast, base=fast)
-        assert not self.literal or (state.index == 0 and start == 0), "literal takes whole sequences"
+        assert not self.literal or (state.index == 0 and start == 0), (
+            "literal takes whole sequences"
+        )
         outputs, at = [], 0
         while at < x_BTC.shape[1]:
             size = min(self.segment - state.index, x_BTC.shape[1] - at)
@@ -260,7 +266,7 @@ class MAC(nn.Module):
 
     def _split(self, x_BTC: Tensor) -> list[Tensor]:
         parts = self.qkv(x_BTC).chunk(3, -1)
-        return [part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts]
+        return [torch.unflatten(part, -1, (self.heads, -1)).transpose(1, 2) for part in parts]
 
 
 def mask(

@@ -1,0 +1,233 @@
+"""`make bench-memory`: memories in closed chunk form, beside titans-pytorch and token by token.
+
+titans-pytorch runs in a virtual environment of its own (.bench/peers), with cupel's sources beside
+it: in one process, on the same weights and inputs, by turns, one thread, CPU seconds. Before
+anything is timed both must give the same numbers in float64. Its modes: `paper` is the paper's rule
+(chunk_size=1, batch_size=chunk); `chunk gates` has one gate a chunk; `default` takes every gradient
+at the first weights, which is another rule. Ours are per-token gates throughout.
+"""
+
+from __future__ import annotations
+
+import os
+
+# Before torch comes in: one thread, and none that spins.
+os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
+
+import argparse
+import itertools
+import json
+import platform
+import shutil
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+HOME = ROOT / ".bench" / "peers" / "titans-pytorch"
+PINS = ("titans-pytorch==0.5.5", "torch==2.13.0", "pydantic", "msgspec")
+ALL = ["paper", "chunk gates", "default"]
+# depth, pass: least ratio of titans-pytorch's CPU time to ours, by mode
+TARGETS = {
+    (1, "forward"): {"paper": 30.0},
+    (1, "both"): {"paper": 25.0, "chunk gates": 2.0, "default": 1.0, "token by token": 15.0},
+    (2, "forward"): {"paper": 30.0},
+    (2, "both"): {"paper": 35.0, "chunk gates": 1.5, "default": 1.0},
+}
+MEMORY_TARGET, GROWTH_TARGET, ORACLE_TARGET, SAME = 5.0, 4.2, 5.0, 1e-12
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--turns", type=int, default=7, help="turns of each measurement")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--write", metavar="FILE", help="keep the numbers as JSON in a file")
+    given = parser.parse_args()
+    found = measure(given.turns)
+    if given.write:
+        Path(given.write).write_text(json.dumps(found, indent=1) + "\n")
+    if given.json:
+        print(json.dumps(found, indent=1))
+        return
+    for line in table(found):
+        print(line)
+
+
+def measure(turns: int) -> dict[str, Any]:
+    """Everything, with progress on stderr."""
+    python = _peer()
+    found: dict[str, Any] = {
+        "about": f"Python {platform.python_version()}, {platform.platform()}",
+        "peer": PINS[0], "torch": PINS[1], "load": os.getloadavg()[0], "turns": turns,
+    }  # fmt: skip
+    found["same"] = {}
+    for depth, length in ((1, 256), (2, 256), (1, 100)):
+        _say(f"the same numbers, depth {depth}, {length} tokens")
+        size = ("--depth", depth, "--length", length, "--width", 16, "--chunk", 16)
+        found["same"][f"{depth}, {length}"] = _child(python, "same", *size)
+    found["time"] = {}
+    for depth in (1, 2):
+        for name, extra in (("forward", ()), ("both", ("--backward",))):
+            _say(f"depth {depth}, {name}")
+            found["time"][f"{depth} {name}"] = _child(
+                python, "time", "--depth", depth, "--turns", turns, *extra, "--against", *ALL
+            )
+    found["growth"] = {}
+    for length in (1024, 4096):
+        _say(f"{length} tokens")
+        found["growth"][str(length)] = _child(
+            python, "time", "--length", length, "--turns", turns, "--backward"
+        )["cupel"]["ms"]
+    found["memory"] = {}
+    for depth in (1, 2):
+        for name in ("cupel", "paper", "chunk gates"):
+            _say(f"memory, depth {depth}, {name}")
+            told = _child(python, "memory", "--depth", depth, "--backward", "--against", name)
+            found["memory"][f"{depth} {name}"] = told["mb"]
+    _say("oracles")
+    found["oracles"] = oracles()
+    found["load after"] = os.getloadavg()[0]
+    return found
+
+
+def oracles() -> dict[str, dict[str, float]]:
+    """CPU ms of MIRAS' and Hope's rules at 1,024 tokens: in chunks, and token by token."""
+    import torch
+    from torch.nn import functional as F
+
+    from cupel.models.memory import bias, retention
+    from cupel.models.memory.chunk import Gates, Rule, begin, run
+    from cupel.models.memory.net import Net
+    from cupel.models.memory.oracles import sequential
+
+    torch.set_num_threads(1)
+    mlp, plain = Net("gelu", residual=True, norm=True), Net()
+    rules = {
+        "moneta": (Rule(mlp, bias.Lp(3.0), retention.LqPaper(4.0)), 2),
+        "yaad": (Rule(mlp, bias.HuberMixture(), retention.L2Retention()), 2),
+        "memora": (Rule(mlp, bias.L2(), retention.KLRetention()), 2),
+        "hope's delta rule": (
+            Rule(plain, bias.L2(), retention.L2Retention(), erase="one", read="before"), 1,
+        ),
+    }  # fmt: skip
+    length, width, found = 1024, 64, {}
+    made = torch.Generator().manual_seed(1)
+    q, k = (F.normalize(torch.randn(1, length, width, generator=made), dim=-1) for _ in range(2))
+    v = torch.randn(1, length, width, generator=made)
+    one = torch.ones(1, length)
+    gates = Gates((0.99 * one).log(), 0.05 * one, None, one)
+    for name, (rule, depth) in rules.items():
+        sizes = [width, *[2 * width] * (depth - 1), width]
+        weights = [torch.rand(1, i, o, generator=made) / i for i, o in itertools.pairwise(sizes)]
+        fast = begin(rule, weights)
+        alone = fast._replace(
+            weights=[w[0] for w in fast.weights], anchor=[w[0] for w in fast.anchor],
+            dual=None if fast.dual is None else [w[0] for w in fast.dual],
+        )  # fmt: skip
+        own = Gates(*(None if gate is None else gate[0] for gate in gates))
+
+        def chunked(rule=rule, fast=fast) -> None:  # type: ignore[no-untyped-def]
+            run(rule, q, k, v, gates, fast)
+
+        def slowly(rule=rule, alone=alone, own=own) -> None:  # type: ignore[no-untyped-def]
+            sequential(rule, q[0], k[0], v[0], own, alone)
+
+        with torch.no_grad():
+            found[name] = {"chunk": _best(chunked, 5), "sequential": _best(slowly, 2)}
+    return found
+
+
+def _best(call: Callable[[], None], times: int) -> float:
+    call()
+    taken = []
+    for _ in range(times):
+        begun = time.process_time()
+        call()
+        taken.append(1e3 * (time.process_time() - begun))
+    return sorted(taken)[len(taken) // 2]
+
+
+def table(found: dict[str, Any]) -> list[str]:
+    """The targets, met or missed."""
+    lines = [
+        f"{found['about']}; {found['torch']}; load {found['load']:.1f} before, "
+        f"{found['load after']:.1f} after; {found['turns']} turns, medians of CPU time, one thread",
+        "",
+        f"beside {found['peer']}: batch 2, 1,024 tokens, width 64, chunk 64",
+    ]
+    for size, told in found["same"].items():
+        worst = max(told.values())
+        lines.append(
+            f"  same numbers (depth, tokens {size}): outputs {told['outputs']:.1e}, gradients "
+            f"{told['gradients']:.1e}  {_met(worst <= SAME)}"
+        )
+    for name, told in found["time"].items():
+        depth, which = name.split()
+        mine = told["cupel"]["ms"]
+        lines.append(f"  depth {depth}, {which}: cupel {mine:.1f} ms")
+        for other, one in told.items():
+            if other == "cupel":
+                continue
+            least = TARGETS[int(depth), which].get(other)
+            ratio = one["ms"] / mine
+            said = "" if least is None else f"  target {least:g} ×  {_met(ratio >= least)}"
+            lines.append(f"    {other:<15}{one['ms']:9.1f} ms  {ratio:6.1f} ×{said}")
+    short, long = found["growth"]["1024"], found["growth"]["4096"]
+    lines.append(
+        f"  1,024 to 4,096 tokens: {long / short:.2f} ×  target at most {GROWTH_TARGET} ×  "
+        f"{_met(long / short <= GROWTH_TARGET)}"
+    )
+    for depth in (1, 2):
+        mine, theirs = found["memory"][f"{depth} cupel"], found["memory"][f"{depth} paper"]
+        ratio = theirs / max(mine, 0.1)
+        lines.append(
+            f"  extra memory, depth {depth}: cupel {mine:.0f} MB, paper {theirs:.0f} MB, "
+            f"{ratio:.1f} ×  target {MEMORY_TARGET:g} ×  {_met(ratio >= MEMORY_TARGET)}"
+        )
+    lines.append("beside one token after the other, 1,024 tokens, forward")
+    for name, told in found["oracles"].items():
+        ratio = told["sequential"] / told["chunk"]
+        lines.append(
+            f"  {name:<18}{told['chunk']:8.1f} ms  {told['sequential']:9.1f} ms  {ratio:6.1f} ×  "
+            f"target {ORACLE_TARGET:g} ×  {_met(ratio >= ORACLE_TARGET)}"
+        )
+    return lines
+
+
+def _met(held: bool) -> str:
+    return "met" if held else "MISSED"
+
+
+def _peer() -> str:
+    """titans-pytorch's python, its environment made once."""
+    python, done = HOME / "bin" / "python", HOME / "pins.txt"
+    if not done.exists() or done.read_text() != "\n".join(PINS):
+        _say(f"making an environment for {PINS[0]} (a minute, once)")
+        shutil.rmtree(HOME, ignore_errors=True)
+        venv.create(HOME, with_pip=True)
+        pip = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
+        subprocess.run([*pip, *PINS], check=True)
+        done.write_text("\n".join(PINS))
+    return str(python)
+
+
+def _child(python: str, *arguments: Any) -> Any:
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    command = [python, str(HERE / "beside.py"), *map(str, arguments)]
+    done = subprocess.run(command, env=surroundings, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"beside.py failed: {done.stderr.strip().splitlines()[-1]}")
+    return json.loads(done.stdout)
+
+
+def _say(text: str) -> None:
+    print(f"bench-memory: {text} …", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
