@@ -43,7 +43,7 @@ HEAVY = {
               "workloads/cost.py", "api/random_states.py"},
     "safetensors": {"checkpoint"},
     "matplotlib": set(),
-    "numpy": {"data", "figures", "models", "workloads/figures.py", "workloads/spectra.py",
+    "numpy": {"data", "figures", "models", "workloads/figures.py", "workloads/measured.py",
               "analysis", "numerics"},
     "pydantic": {"config.py", "compose.py", "wording.py", "origins.py", "*settings.py"},
     "ruamel": {"compose.py", "origins.py", "wording.py"},

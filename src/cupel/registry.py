@@ -166,6 +166,11 @@ TABLES: dict[str, dict[str, Entry]] = {
             "cupel.monitors.settings:SpectralSettings",
             "frequencies, phases, amplitudes, packets and interference of a wave model",
         ),
+        "memories": Entry(
+            "cupel.monitors.memories:Memories",
+            "cupel.monitors.settings:MemoriesSettings",
+            "norm, surprise and gates of neural memories over a sequence",
+        ),
     },
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cupel.report.drawn import copy_spectra
+from cupel.report.drawn import copy_measured
 from cupel.studies.outcome import outcome
 from planted import Arm, around, plant
 
@@ -15,6 +15,6 @@ def test_spectra_drawn_in_one_theme_stand_on_both_pages(tmp_path: Path) -> None:
     folder = manifest.run_dir(run) / "figures"
     folder.mkdir(exist_ok=True)
     (folder / "spectra_step-000000004.light.svg").write_text("<svg/>")
-    (figure,) = copy_spectra(outcome(manifest), tmp_path / "report")
+    (figure,) = copy_measured(outcome(manifest), tmp_path / "report", "spectra")
     for name in (figure.light, figure.dark):
         assert (tmp_path / "report" / name).read_text() == "<svg/>"

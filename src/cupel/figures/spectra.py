@@ -20,15 +20,15 @@ from numpy.typing import NDArray
 from cupel.figures.curves import thin
 from cupel.figures.files import SCHEMA, draw_files
 from cupel.figures.settings import FigureSettings
+from cupel.figures.sheet import Panels, foot, settle, sheet, shown
 from cupel.figures.spectra_panels import PAINTERS, over_steps, paint_lines
-from cupel.figures.style import INCHES, THEMES, Theme, ThemeName, drawing
+from cupel.figures.style import THEMES, ThemeName, drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Numbers = NDArray[np.float64]
-Panels = dict[str, dict[str, Any]]
 
 PREFIX = "spectral/"
 FOLLOWED = (  # over training; of the others the last measurement counts
@@ -225,16 +225,7 @@ def _interference(data: SpectraData) -> dict[str, Any] | None:
 
 def _names(data: SpectraData, count: int) -> dict[str, Any]:
     ids = [int(token) for token in data.latest.get("tokens", np.arange(count))[:count]]
-    return {"tokens": ids, "names": [_shown(data.token_names.get(id, ""), id) for id in ids]}
-
-
-def _shown(text: str, token: int) -> str:
-    """A token's text where it is printable ASCII, which every font has; else its id."""
-    text = text.replace(" ", "␣").replace("\n", "⏎")
-    printable = text.replace("␣", "").replace("⏎", "")
-    if not text or not printable.isascii() or not all(map(str.isprintable, printable)):
-        return f"#{token}"
-    return text if len(text) <= 6 else f"{text[:5]}…"
+    return {"tokens": ids, "names": [shown(data.token_names.get(id, ""), id) for id in ids]}
 
 
 def _embedding_power(data: SpectraData) -> dict[str, Any] | None:
@@ -256,14 +247,14 @@ def spectra(data: SpectraData, *, theme: ThemeName) -> Figure:
     if list(panels) == ["embedding_power"]:
         heights = [_LARGE]
     with drawing(theme):
-        figure = _sheet(data, sum(heights))
+        figure = sheet(_title(data), sum(heights))
         grid = figure.add_gridspec(len(rows) or 1, 1, height_ratios=heights or [1])
         for place, row in enumerate(rows):
             inner = grid[place].subgridspec(1, len(row), width_ratios=[1, 1.15][: len(row)])
             for column, key in enumerate(row):
                 PAINTERS[key](figure.add_subplot(inner[column]), panels[key], look)
-        _foot(figure, panels, look)
-        _settle(figure)
+        foot(figure, panels, look)
+        settle(figure)
     return figure
 
 
@@ -271,7 +262,7 @@ def evolution(data: SpectraData, *, theme: ThemeName) -> Figure:
     """Against the step: wave ratio, median frequencies, harmonics, temperatures, if recorded."""
     panels, look = drawn_evolution(data), THEMES[theme]
     with drawing(theme):
-        figure = _sheet(data, _SMALL * max(1, len(panels)))
+        figure = sheet(_title(data), _SMALL * max(1, len(panels)))
         top: Axes | None = None
         for place, (key, panel) in enumerate(panels.items()):
             axes = figure.add_subplot(len(panels), 1, place + 1, sharex=top)
@@ -279,41 +270,10 @@ def evolution(data: SpectraData, *, theme: ThemeName) -> Figure:
             paint_lines(axes, panel, look, key)
             last = place == len(panels) - 1
             over_steps(axes, panel["lines"][0]["steps"], label=last)
-        _foot(figure, panels, look)
-        _settle(figure)
+        foot(figure, panels, look)
+        settle(figure)
     return figure
 
 
-def _sheet(data: SpectraData, height: float) -> Figure:
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
-    layout = ConstrainedLayoutEngine(h_pad=0.08, w_pad=0.08, hspace=0.02, wspace=0.02)
-    figure = Figure(figsize=(INCHES[0], 0.8 + height), layout=layout)
-    title = f"{data.name}, step {data.measured_at:,}"
-    size = min(15.0, 15.0 * 55 / len(title))  # a long name is set smaller, not cut
-    figure.suptitle(title, x=0.015, ha="left", fontsize=size, weight="bold", parse_math=False)
-    return figure
-
-
-def _settle(figure: Figure) -> None:
-    """Lay out once, not again for every format: that is half of what a figure costs."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-
-
-def _foot(figure: Figure, panels: Panels, look: Theme) -> None:
-    bad = sum(_not_finite(panel) for panel in panels.values())
-    if bad:
-        told = f"not finite and left out: {bad:,} number" + ("s" if bad > 1 else "")
-        figure.supxlabel(told, x=0.015, ha="left", fontsize=11, color=look.bad)
-    if not panels:
-        figure.text(0.5, 0.5, "nothing to draw was recorded", ha="center")
-
-
-def _not_finite(value: Any) -> int:
-    if isinstance(value, Mapping):
-        return sum(map(_not_finite, value.values()))
-    if isinstance(value, list):
-        return sum(map(_not_finite, value))
-    return int(isinstance(value, float) and not np.isfinite(value))
+def _title(data: SpectraData) -> str:
+    return f"{data.name}, step {data.measured_at:,}"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cupel.figures.sheet import finite, legend, small, stroke
 from cupel.figures.style import Theme
 
 if TYPE_CHECKING:
@@ -20,13 +21,8 @@ if TYPE_CHECKING:
 Numbers = NDArray[np.float64]
 
 
-def _finite(values: Any) -> Numbers:
-    array = np.asarray(values, dtype=np.float64)
-    return np.where(np.isfinite(array), array, np.nan)
-
-
 def _paint_frequencies(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
-    at, quantiles = panel["at"], _finite(panel["quantiles"])
+    at, quantiles = panel["at"], finite(panel["quantiles"])
     if len(at) == 1:  # a band needs two points
         at, quantiles = [at[0] - 0.3, at[0] + 0.3], np.repeat(quantiles, 2, axis=1)
     band: dict[str, Any] = {"color": look.train, "linewidth": 0}
@@ -34,7 +30,7 @@ def _paint_frequencies(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
     axes.fill_between(at, quantiles[1], quantiles[3], alpha=0.45, label="25–75 %", **band)
     axes.plot(at, quantiles[2], color=look.text, linewidth=1.6, label="median")
     axes.set(title="base frequencies of all tokens", ylabel="f (cycles)")
-    _small(axes)
+    small(axes)
     if panel["over"] == "step":
         over_steps(axes, panel["at"], label=True)
     else:
@@ -43,7 +39,7 @@ def _paint_frequencies(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
 
 
 def _paint_phases(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
-    share = 100 * _finite(panel["share"])
+    share = 100 * finite(panel["share"])
     edges = np.linspace(0, 2, len(share) + 1)
     axes.bar(
         edges[:-1],
@@ -60,16 +56,16 @@ def _paint_phases(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
     axes.set(title="phases", xlabel="φ (rad)", ylabel="share (%)", xlim=(0, 2))
     axes.set_ylim(0, 1.35 * max(reference, np.nanmax(share, initial=0.0)))  # room for the legend
     axes.set_xticks([0, 0.5, 1, 1.5, 2], ["0", "π/2", "π", "3π/2", "2π"])
-    _small(axes)
-    _legend(axes, loc="upper left")
+    small(axes)
+    legend(axes, loc="upper left")
 
 
 def _paint_harmonics(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
     """Single marks for a few harmonics; lines on two logarithmic axes for many."""
-    at, mean = panel["harmonic"], _finite(panel["mean"])
+    at, mean = panel["harmonic"], finite(panel["mean"])
     many = len(at) > 12
     if "quantiles" in panel:
-        quantiles = _finite(panel["quantiles"])
+        quantiles = finite(panel["quantiles"])
         how: dict[str, Any] = {"color": look.train, "alpha": 0.45, "label": "25–75 %"}
         if many:
             axes.fill_between(at, quantiles[1], quantiles[3], linewidth=0, **how)
@@ -77,10 +73,10 @@ def _paint_harmonics(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
             axes.vlines(at, quantiles[1], quantiles[3], linewidth=7, **how)
     axes.plot(at, mean, "-" if many else "o", color=look.text, markersize=6, label="mean")
     dotted: dict[str, Any] = {"color": look.reference, "linestyle": ":", "linewidth": 2.4}
-    axes.plot(at, _finite(panel["reference"]), label="if 1/n", **dotted)
+    axes.plot(at, finite(panel["reference"]), label="if 1/n", **dotted)
     axes.set(title="amplitudes of the harmonics", ylabel="|A|")
     axes.margins(x=0.12)
-    _small(axes)
+    small(axes)
     if many and np.all(mean > 0):
         axes.set(xscale="log", yscale="log", xlabel="harmonic n")
     else:
@@ -90,35 +86,35 @@ def _paint_harmonics(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
 
 
 def _paint_temperature(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
-    axes.plot(panel["layer"], _finite(panel["values"]), "o", color=look.train, markersize=7)
+    axes.plot(panel["layer"], finite(panel["values"]), "o", color=look.train, markersize=7)
     axes.set(title="temperature of attention", ylabel="τ")
     axes.margins(x=0.12, y=0.2)
-    _small(axes)
+    small(axes)
     _whole(axes, "layer")
 
 
 def _paint_ratio(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
-    values = _finite(panel["values"])
+    values = finite(panel["values"])
     marker = "o" if len(values) <= 30 else ""
     axes.plot(panel["steps"], values, color=look.train, linewidth=2, marker=marker, markersize=4)
     axes.set(title="wave ratio: share of the wave embedding", ylabel="r", ylim=(-0.03, 1.03))
-    _small(axes)
+    small(axes)
     over_steps(axes, panel["steps"], label=True)
 
 
 def _paint_packets(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
     """Lines above each other on one scale; each one's zero is its gridline."""
-    values_NT = _finite(panel["values"])
+    values_NT = finite(panel["values"])
     apart = 2.1 * float(np.nanmax(np.abs(values_NT), initial=0.0)) or 1.0
     zeros = [-apart * place for place in range(len(values_NT))]
     for place, (zero, values) in enumerate(zip(zeros, values_NT, strict=True)):
         marker = "o" if values_NT.shape[1] == 1 else ""
-        axes.plot(zero + values, linewidth=1.8, marker=marker, **_stroke(place, look))
+        axes.plot(zero + values, linewidth=1.8, marker=marker, **stroke(place, look))
     axes.set_yticks(zeros, panel["names"], parse_math=False)
     axes.set_ylim(zeros[-1] - 0.6 * apart, 0.6 * apart)
     axes.set(title="wave packets", xlabel="position (tokens)")
     axes.set_ylabel(f"token; lines are {apart:.2g} apart")
-    _small(axes)
+    small(axes)
     axes.margins(x=0.02)
 
 
@@ -129,13 +125,13 @@ def _paint_interference(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
     shades = LinearSegmentedColormap.from_list(
         "interference", [look.validation, look.background, look.train]
     ).with_extremes(bad=look.muted)
-    image = axes.imshow(_finite(panel["cosine"]), cmap=shades, vmin=-1, vmax=1, aspect="equal")
+    image = axes.imshow(finite(panel["cosine"]), cmap=shades, vmin=-1, vmax=1, aspect="equal")
     names = panel["names"]
     long = max(map(len, names)) > 2
     axes.set_xticks(range(len(names)), names, rotation=90 if long else 0, parse_math=False)
     axes.set_yticks(range(len(names)), names, parse_math=False)
     axes.set(title="interference of packets", xlabel="token", ylabel="token")
-    _small(axes)
+    small(axes)
     axes.tick_params(labelsize=9, length=0)
     axes.grid(visible=False)
     assert axes.figure is not None
@@ -152,11 +148,11 @@ def _paint_power(axes: Axes, panel: dict[str, Any], look: Theme) -> None:
         )
         marker = "o" if len(panel["cycles"]) <= 30 else ""
         label = f"step {line['step']:,}"
-        axes.plot(panel["cycles"], _finite(line["power"]), label=label, marker=marker, **how)
+        axes.plot(panel["cycles"], finite(line["power"]), label=label, marker=marker, **how)
     axes.set(title="power along the rows of the first matrix, mean over rows")
     axes.set(xlabel="frequency (cycles a dimension)", ylabel="power (weight²)")
     axes.set_ylim(bottom=0)
-    _legend(axes)
+    legend(axes)
 
 
 def paint_lines(axes: Axes, panel: dict[str, Any], look: Theme, key: str) -> None:
@@ -169,35 +165,18 @@ def paint_lines(axes: Axes, panel: dict[str, Any], look: Theme, key: str) -> Non
     lines = panel["lines"]
     alike = len(lines) > 8  # then single lines need no names
     for place, line in enumerate(lines):
-        how = {"color": look.train, "alpha": 0.5} if alike else _stroke(place, look)
+        how = {"color": look.train, "alpha": 0.5} if alike else stroke(place, look)
         label = line["label"] if len(lines) > 1 and not alike else None
         width = 1.0 if alike else 2.0
-        axes.plot(line["steps"], _finite(line["values"]), linewidth=width, label=label, **how)
+        axes.plot(line["steps"], finite(line["values"]), linewidth=width, label=label, **how)
     title, unit = titles[key]
     if len(lines) < panel["of"]:
         title = title.replace("the harmonics", f"the first {len(lines)} of {panel['of']} harmonics")
     axes.set(title=title, ylabel=unit)
-    _small(axes)
+    small(axes)
     if 1 < len(lines) <= 8:
         beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
-        _legend(axes, title=panel["line_of_each"], title_fontsize=10, **beside)
-
-
-def _stroke(place: int, look: Theme) -> dict[str, Any]:
-    colours = (look.train, look.validation, look.reference, look.bad)
-    return {"color": colours[place % 4], "linestyle": ("-", (0, (4, 1.5)))[place // 4 % 2]}
-
-
-def _small(axes: Axes) -> None:
-    axes.title.set_fontsize(12)
-    axes.xaxis.label.set_fontsize(11)
-    axes.yaxis.label.set_fontsize(11)
-    axes.tick_params(labelsize=10)
-
-
-def _legend(axes: Axes, **place: Any) -> None:
-    look: dict[str, Any] = {"fontsize": 10, "handlelength": 1.5, "labelspacing": 0.3}
-    axes.legend(**look, **place)
+        legend(axes, title=panel["line_of_each"], title_fontsize=10, **beside)
 
 
 def _legend_above(axes: Axes) -> None:
@@ -207,7 +186,7 @@ def _legend_above(axes: Axes) -> None:
         high * (high / low) ** 0.25 if axes.get_yscale() == "log" else high + 0.25 * (high - low)
     )
     axes.set_ylim(low, grown)
-    _legend(axes, loc="upper left", ncols=3, columnspacing=1.2, borderaxespad=0.1)
+    legend(axes, loc="upper left", ncols=3, columnspacing=1.2, borderaxespad=0.1)
 
 
 def _whole(axes: Axes, label: str) -> None:

@@ -36,3 +36,10 @@ class SpectralSettings(Settings):
         max_length=8,
         description="ids whose wave packets are measured; of bytes: space, e, t, a",
     )
+
+
+class MemoriesSettings(Settings):
+    """What neural memories do with a sequence of the batch, by the model's `memory_trace()`."""
+
+    every: int = Field(250, ge=1, description="steps between measurements")
+    tokens: int = Field(64, ge=2, le=256, description="how many tokens of the sequence are read")

@@ -46,7 +46,7 @@ def _built(found: Outcome, folder: Path) -> list[Path]:
         *drawn.draw_differences(found, folder),
         *(drawn.draw_curves(found, point, folder) for point in found.points),
     ]
-    document = document_of(found, ledger, drawings, drawn.copy_spectra(found, folder))
+    document = document_of(found, ledger, drawings, _measured(found, folder))
     title = f"{found.manifest.name}: {found.manifest.study.question}"
     files = {
         "report.md": as_markdown(document),
@@ -64,7 +64,7 @@ def document_of(
     found: Outcome,
     ledger: Ledger,
     drawings: Sequence[Figure] = (),
-    spectra: Sequence[Figure] = (),
+    measured: Sequence[Block] = (),
 ) -> list[Block]:
     """The whole report as blocks, with figures that were drawn before; fills the empty ledger."""
     manifest = found.manifest
@@ -85,7 +85,7 @@ def document_of(
         *(results.arms_table(found, ledger, point) for point in found.points),
         *drawings,
         *(block for card in found.cards for block in results.card_blocks(found, ledger, card)),
-        *([Heading(3, "Spectra"), *spectra] if spectra else []),
+        *measured,
         *([Heading(3, "What the models write"), *samples] if samples else []),
         Heading(2, "What was not equal"),
         *results.unequal(found),
@@ -98,6 +98,15 @@ def document_of(
         Heading(2, "References"),
         *methods.references(found),
     ]
+
+
+def _measured(found: Outcome, folder: Path) -> list[Block]:
+    """What monitors measured inside of the models, kind by kind."""
+    blocks: list[Block] = []
+    for kind in ("spectra", "memories"):
+        if figures := drawn.copy_measured(found, folder, kind):
+            blocks += [Heading(3, kind.capitalize()), *figures]
+    return blocks
 
 
 def _about(manifest: Manifest) -> str:

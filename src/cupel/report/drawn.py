@@ -1,4 +1,4 @@
-"""The figures of a report: seed differences, validation curves, and the spectra that runs drew."""
+"""The figures of a report: seed differences, validation curves, and what runs drew themselves."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 FIGURES = "figures"
 _SETTINGS = FigureSettings(formats=("svg",))
-_SPECTRA = re.compile(r"(spectra[a-z-]*)_step-(\d+)\.light\.svg")
+_DRAWN = re.compile(r"([a-z-]+)_step-(\d+)\.light\.svg")
 
 
 def draw_differences(found: Outcome, folder: Path) -> list[Figure]:
@@ -105,12 +105,15 @@ def draw_curves(found: Outcome, point: str, folder: Path) -> Figure:
     return _figure(stem, curves_alt(curves, metric=metric), caption)
 
 
-def copy_spectra(found: Outcome, folder: Path) -> list[Figure]:
-    """The last spectra that the first finished run of each arm drew, where any did."""
+def copy_measured(found: Outcome, folder: Path, kind: str) -> list[Figure]:
+    """The last of a kind that the first finished run of each arm drew, where any did.
+
+    Kinds are `spectra` and `memories`: what monitors measured, as `cupel.workloads.measured` draws.
+    """
     figures = []
     for arm in found.arms:
         run = next((run for run in found.of(arm) if run.finished), None)
-        newest = _newest(run.run_dir / FIGURES) if run else {}
+        newest = _newest(run.run_dir / FIGURES, kind) if run else {}
         for stem, (step, light) in newest.items():
             if run is None:
                 continue
@@ -128,10 +131,10 @@ def copy_spectra(found: Outcome, folder: Path) -> list[Figure]:
     return figures
 
 
-def _newest(folder: Path) -> dict[str, tuple[int, Path]]:
+def _newest(folder: Path, kind: str) -> dict[str, tuple[int, Path]]:
     newest: dict[str, tuple[int, Path]] = {}
-    for path in sorted(folder.glob("spectra*.light.svg")) if folder.is_dir() else ():
-        match = _SPECTRA.fullmatch(path.name)
+    for path in sorted(folder.glob(f"{kind}*.light.svg")) if folder.is_dir() else ():
+        match = _DRAWN.fullmatch(path.name)
         if match and int(match[2]) >= newest.get(match[1], (-1, path))[0]:
             newest[match[1]] = (int(match[2]), path)
     return newest

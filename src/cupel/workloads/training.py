@@ -30,8 +30,8 @@ from cupel.train.protocols import SilentRecorder
 from cupel.train.settings import TrainSettings
 from cupel.workloads.cost import totals
 from cupel.workloads.figures import CurveDrawer
+from cupel.workloads.measured import MeasuredDrawer
 from cupel.workloads.prepare import Prepared, prepare
-from cupel.workloads.spectra import SpectraDrawer
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,10 +185,10 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
     ready.dispatcher.add_listener("model.json", FirstStep(described), FirstStep.events)
     _describe(ready, session, display, references)
     drawer = CurveDrawer(session.run_dir, ready.figures, references=references)
-    spectra = SpectraDrawer(session.run_dir, ready.figures)
+    measured = MeasuredDrawer(session.run_dir, ready.figures)
     ready.dispatcher.on_problem = session.problem
     ready.dispatcher.add_listener("figures", drawer, CurveDrawer.events)
-    ready.dispatcher.add_listener("spectra", spectra, SpectraDrawer.events)
+    ready.dispatcher.add_listener("measured", measured, MeasuredDrawer.events)
     ready.dispatcher.add_listener("display", display, Event)
     display.ready(session.run_dir, references)
 
@@ -217,7 +217,7 @@ def _recorded(ready: Prepared, session: Session, stop: StopRequest, display: Dis
         run_dir=session.run_dir,
         results=results,
         references=references,
-        figures=[*drawer.drawn, *spectra.drawn],
+        figures=[*drawer.drawn, *measured.drawn],
         problems=sum(session.problems.values()),
     )
 

@@ -14,7 +14,7 @@ Legend: N sequences (times heads), T tokens, I and O a layer's input and output 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -77,6 +77,10 @@ class Rule:
         assert self.erase in (None, "keep", "one"), self.erase
         assert not (self.momentum and self.erase), "the delta rule has no momentum"
         assert self.retention.linear or not (self.momentum or self.erase), "mirror maps stand alone"
+
+
+# What is told of tokens before they are written: rule, keys, values, gates, and the state.
+Watch = Callable[[Rule, Tensor, Tensor, Gates, Fast], None]
 
 
 def begin(rule: Rule, weights: Sequence[Tensor]) -> Fast:

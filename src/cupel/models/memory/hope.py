@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from cupel.models.memory import bias
 from cupel.models.memory.attention import WindowAttention
-from cupel.models.memory.chunk import Rule
+from cupel.models.memory.chunk import Rule, Watch
 from cupel.models.memory.cms import CMS
 from cupel.models.memory.net import Net
 from cupel.models.memory.neural import Gate, normed
@@ -122,6 +122,7 @@ class SelfModifying(nn.Module):
         self.norm = nn.RMSNorm(width // heads, eps=1e-6)
         self.open = nn.Linear(width, width, bias=False)
         self.out = nn.Linear(width, width, bias=False)
+        self.watch: Watch | None = None
 
     def begin(self, batch: int) -> Memories:
         """All memories before the first token."""
@@ -146,7 +147,9 @@ class SelfModifying(nn.Module):
         given = dict(zip(self.plain, parts[1:], strict=True))
         given |= {n: self.gates[n](seen_BTC).to(exact) for n in _GATES if n not in self.how.names}
         with torch.autocast(x_BTC.device.type, enabled=False):
-            y_NTD, memories = modify(self.how, parts[0], given, self._readout, memories)
+            y_NTD, memories = modify(
+                self.how, parts[0], given, self._readout, memories, watch=self.watch
+            )
         y_BHTD = y_NTD.to(x_BTC.dtype).view(len(x_BTC), self.heads, *y_NTD.shape[1:])
         y_BTC = self.norm(y_BHTD.transpose(1, 2)).flatten(2)
         found: Tensor = self.out(y_BTC * F.silu(self.open(x_BTC)))

@@ -25,6 +25,7 @@ from cupel.models.memory.hope import Hope, HopeAttention, teach
 from cupel.models.memory.settings import MemoryModelSettings
 from cupel.models.memory.state import LayerState, State
 from cupel.models.memory.titans import LMM, MAC, MAG, MAL, Persistent
+from cupel.models.memory.trace import trace
 
 _STD = 0.02
 
@@ -203,6 +204,10 @@ class MemoryLM(nn.Module):
         index_DL = (start_D[:, None] + at_L).clamp_max(total - 1)
         logits_DLV, _ = self.extend(tokens_BT.flatten()[index_DL])
         return logits_DLV[at_L < length_D[:, None]].view(*tokens_BT.shape, -1)
+
+    def memory_trace(self, tokens_T: Tensor) -> dict[str, Tensor]:
+        """What each layer's memory does with one sequence: `cupel.models.memory.trace.trace`."""
+        return trace(self, tokens_T)
 
     def _draw_weights(self) -> None:
         small = _STD / math.sqrt(2 * self.settings.layers)

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from cupel.models.memory import bias, retention
-from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run
+from cupel.models.memory.chunk import Fast, Gates, Rule, Watch, begin, run
 from cupel.models.memory.net import Net
 from cupel.models.memory.settings import MemorySettings
 from cupel.models.memory.state import LayerState
@@ -158,6 +158,7 @@ class NeuralMemory(nn.Module):
             self.gates["threshold"] = Gate("token", width, heads, rank=settings.rank, first=0.5)
         self.first = _first(heads, width // heads, settings)
         self.norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.watch: Watch | None = None
 
     def begin(self, batch: int) -> Fast:
         """The memory before the first token, for each head of each sequence."""
@@ -179,7 +180,10 @@ class NeuralMemory(nn.Module):
         exact = fast.weights[0].dtype
         gates = self.gate(x_BTC, exact)
         with torch.autocast(x_BTC.device.type, enabled=False):
-            y, fast = run(self.rule, q_NTD.to(exact), k_NTD.to(exact), v_NTD.to(exact), gates, fast)
+            q, k, v = q_NTD.to(exact), k_NTD.to(exact), v_NTD.to(exact)
+            if self.watch is not None:
+                self.watch(self.rule, k, v, gates, fast)
+            y, fast = run(self.rule, q, k, v, gates, fast)
         return self.join(y.to(x_BTC.dtype)), fast
 
     def recall(self, q_NTD: Tensor, fast: Fast) -> Tensor:

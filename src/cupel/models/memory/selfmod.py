@@ -38,7 +38,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run
+from cupel.models.memory.chunk import Fast, Gates, Rule, Watch, begin, run
 from cupel.tags import implements
 
 # What can be a memory besides the main one; what is not is given with each call.
@@ -105,18 +105,24 @@ def start(how: How, main: Sequence[Tensor], others: Sequence[Tensor]) -> Memorie
 
 @implements("nl.v1:eq86", "nl.v1:eq90")
 def modify(
-    how: How, x_NTD: Tensor, given: Mapping[str, Tensor], readout: Readout, memories: Memories
+    how: How,
+    x_NTD: Tensor,
+    given: Mapping[str, Tensor],
+    readout: Readout,
+    memories: Memories,
+    *,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, Memories]:
     """Write all tokens into all memories, and read the main one: (N, T, D) and the state behind.
 
     `given` holds those of PARTS that are no memories, (N, T, D), or logits (N, T) of gates. Calls
-    may follow each other at any token.
+    may follow each other at any token. `watch` is told what the main memory is given to write.
     """
     outputs, (main, others) = [], memories
     for part in _stretches(how.others.chunk, x_NTD.shape[1], others.at if others else 0):
         own = {name: tensor[:, part] for name, tensor in given.items()}
         said = _said(how, x_NTD[:, part], own, readout, others)
-        y_NTD, main = _main(how, said, main)
+        y_NTD, main = _main(how, said, main, watch)
         outputs.append(y_NTD)
         if others is not None:
             others = _written(how, said, others)
@@ -155,7 +161,7 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
     return eta * (1 + log_keep.exp()) if how.flips else eta
 
 
-def _main(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
+def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
     outputs = []
     for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
@@ -164,6 +170,8 @@ def _main(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
             target = _target(how, how.main.net.forward(v, main.anchor)[0])
         else:
             target = v
+        if watch is not None:
+            watch(how.main, k, target, gates, main)
         if how.read == "snapshot":
             y, _ = how.main.net.forward(q, main.anchor)
             _, main = run(how.main, k, k, target, gates, main)

@@ -13,7 +13,7 @@ from cupel.errors import DataError
 from cupel.events import Event
 from cupel.figures.settings import FigureSettings
 from cupel.record.session import Session
-from cupel.workloads.spectra import SpectraDrawer
+from cupel.workloads.measured import MeasuredDrawer
 
 SETTINGS = FigureSettings(every=20, formats=("svg",), themes=("light",))
 
@@ -42,7 +42,7 @@ def names(run_dir: Path) -> list[str]:
 
 
 def test_draws_at_its_interval_when_the_next_step_starts_and_at_the_end(session: Session) -> None:
-    drawer = SpectraDrawer(session.run_dir, SETTINGS)
+    drawer = MeasuredDrawer(session.run_dir, SETTINGS)
     for step in range(1, 33):
         drawer(Event.STEP_START, {"step": step})
         if step % 10 == 0:
@@ -64,7 +64,7 @@ def test_draws_at_its_interval_when_the_next_step_starts_and_at_the_end(session:
 
 def test_nothing_is_drawn_where_nothing_spectral_was_recorded(session: Session) -> None:
     session.log({"loss": 2.0}, step=20)
-    drawer = SpectraDrawer(session.run_dir, SETTINGS)
+    drawer = MeasuredDrawer(session.run_dir, SETTINGS)
     drawer(Event.STEP_START, {"step": 21})
     drawer(Event.RUN_END, {"step": 21})
     assert names(session.run_dir) == []
@@ -73,12 +73,12 @@ def test_nothing_is_drawn_where_nothing_spectral_was_recorded(session: Session) 
 
 def test_no_formats_draw_nothing(session: Session) -> None:
     measure(session, 10)
-    SpectraDrawer(session.run_dir, FigureSettings(formats=()))(Event.RUN_END, {"step": 10})
+    MeasuredDrawer(session.run_dir, FigureSettings(formats=()))(Event.RUN_END, {"step": 10})
     assert names(session.run_dir) == []
 
 
 def tokens_drawn(session: Session) -> list[str]:
-    drawer = SpectraDrawer(session.run_dir, SETTINGS)
+    drawer = MeasuredDrawer(session.run_dir, SETTINGS)
     drawer(Event.RUN_END, {"step": 10})
     shown: list[str] = json.loads(drawer.drawn[0].read_text())["panels"]["interference"]["names"]
     return shown

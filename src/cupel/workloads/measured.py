@@ -1,8 +1,8 @@
-"""Spectra drawn from the record at intervals: `SpectraDrawer`, a listener.
+"""What monitors measured, drawn from the record at intervals: `MeasuredDrawer`, a listener.
 
-It draws what the monitor `spectral` recorded; where that recorded nothing, no file appears. Token
-names come from the run's tokenizer, where it left one. A drawing costs about four seconds, and is a
-listener's: a failure is counted and told, and training goes on.
+It draws what the monitors `spectral` and `memories` recorded; where they recorded nothing, no file
+appears. Token names come from the run's tokenizer, where it left one. A drawing costs two to four
+seconds, and is a listener's: a failure is counted and told, and training goes on.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from typing import Any
 
 from cupel.data.tokenizer import Tokenizer
 from cupel.events import Event
+from cupel.figures.memories import PREFIX as MEMORY
+from cupel.figures.memories import draw_memories, memory_data
 from cupel.figures.settings import FigureSettings
+from cupel.figures.spectra import PREFIX as SPECTRAL
 from cupel.figures.spectra import draw_spectra, spectra_data
 from cupel.record.files import read_json
 from cupel.record.reader import RunRecord
 from cupel.workloads.gpt import TOKENIZER
 
 
-class SpectraDrawer:
+class MeasuredDrawer:
     """Draws at every `settings.every` steps and at the run's end; `drawn` lists the last files.
 
     Like the curves, a step's figure is drawn when the next step starts.
@@ -43,11 +46,22 @@ class SpectraDrawer:
         if not self._settings.formats:
             return []
         record = RunRecord(self._run_dir)
-        data = spectra_data(record.run["name"], record.history())
-        if data is None:
-            return []
-        data = replace(data, token_names=token_names(self._run_dir, data.latest.get("tokens", ())))
-        return draw_spectra(data, self._run_dir / "figures", step=step, settings=self._settings)
+        name = record.run["name"]
+        rows = [row for row in record.history() if any(map(_is_measured, row))]
+        folder, settings, drawn = self._run_dir / "figures", self._settings, []
+        if (spectra := spectra_data(name, rows)) is not None:
+            names = token_names(self._run_dir, spectra.latest.get("tokens", ()))
+            spectra = replace(spectra, token_names=names)
+            drawn += draw_spectra(spectra, folder, step=step, settings=settings)
+        if (memories := memory_data(name, rows)) is not None:
+            names = token_names(self._run_dir, memories.latest.get("tokens", ()))
+            memories = replace(memories, token_names=names)
+            drawn += draw_memories(memories, folder, step=step, settings=settings)
+        return drawn
+
+
+def _is_measured(key: str) -> bool:
+    return key.startswith((SPECTRAL, MEMORY))
 
 
 def token_names(run_dir: Path, ids: Iterable[float]) -> dict[int, str]:
