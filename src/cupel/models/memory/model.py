@@ -4,7 +4,8 @@
 - blocks with an RMSNorm before each branch: a mixer (LMM, MAC, MAG, MAL, Hope, Hope-attention, or
   attention alone), a SwiGLU
 - a last RMSNorm; an output head without bias, tied to the embedding if asked
-- initial weights N(0, 0.02), projections into the residual stream divided by √(2 · layers)
+- initial weights N(0, 0.02), projections into the residual stream divided by √(2 · layers);
+  those to a memory's q, k and v N(0, 1/C), so that values are as large as what it says
 
 A sequence may be given in any number of calls: each returns the state behind it, and the outputs
 are those of one call. Sequences of any length; `settings.block` is only what training takes.
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 
 from cupel.models.memory.attention import WindowAttention
 from cupel.models.memory.hope import Hope, HopeAttention, teach
+from cupel.models.memory.neural import Projections
 from cupel.models.memory.settings import MemoryModelSettings
 from cupel.models.memory.state import LayerState, State
 from cupel.models.memory.titans import LMM, MAC, MAG, MAL, Persistent
@@ -217,3 +219,7 @@ class MemoryLM(nn.Module):
             elif isinstance(module, nn.Linear) and ".gates." not in name:
                 last = name.endswith((".out", ".down"))
                 nn.init.normal_(module.weight, std=small if last else _STD)
+            if isinstance(module, Projections):
+                # Values as large as what a memory says: with 0.02 a memory with a LayerNorm is
+                # taught noise, and learns to recall far more slowly.
+                nn.init.normal_(module.maps.weight, std=module.maps.in_features**-0.5)

@@ -31,7 +31,10 @@ from cupel.tags import implements
 
 # What the gates are at first: decay, momentum, and the share of `step_max` (register, A17).
 _FIRST_DECAY, _FIRST_MOMENTUM, _FIRST_STEP = 0.01, 0.5, 0.2
-_THRESHOLD = 1.0
+# An error's norm above which a token is an outlier, for outputs and values of unit channels: at
+# first 2 sqrt(D), and at most twice that. Two such vectors that know nothing of each other are
+# sqrt(2 D) apart.
+_FIRST_THRESHOLD = 2.0
 
 
 def rule(settings: MemorySettings) -> Rule:
@@ -218,7 +221,8 @@ class NeuralMemory(nn.Module):
         log_eta = F.logsigmoid(logits("momentum")) if "momentum" in self.gates else None
         threshold = None
         if "threshold" in self.gates:
-            threshold = 2 * _THRESHOLD * torch.sigmoid(logits("threshold"))
+            wide = self.first[-1].shape[-1] ** 0.5
+            threshold = 2 * _FIRST_THRESHOLD * wide * torch.sigmoid(logits("threshold"))
         return Gates(log_keep, step, log_eta, threshold)
 
 
