@@ -172,10 +172,10 @@ SWITCHES: list[dict[str, Any]] = [
 
 @pytest.mark.equation("nl.v1:eq86", kind="oracle")
 @pytest.mark.equation("nl.v1:eq92", kind="oracle")
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("changes", SWITCHES, ids=lambda one: "-".join(one))
-def test_every_switch(changes: dict[str, Any], depth: int) -> None:
-    made = how(depth=depth, **changes)
+def test_every_switch(changes: dict[str, Any], depth: int, chunk: int) -> None:
+    made = how(depth=depth, chunk=chunk, **changes)
     assert_same(made, drawn(made, depth=depth, length=11))
 
 
@@ -190,9 +190,9 @@ def test_erasing_in_the_first_layer_only() -> None:
 
 @pytest.mark.equation("nl.v1:eq90", kind="causal")
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 2], [8, 9], [16, 1]], ids=str)
-@pytest.mark.parametrize("depth", [1, 2])
-def test_any_split_into_calls_gives_the_same(depth: int, cuts: list[int]) -> None:
-    made = how(depth=depth)
+@pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
+def test_any_split_into_calls_gives_the_same(depth: int, chunk: int, cuts: list[int]) -> None:
+    made = how(depth=depth, chunk=chunk)
     found = drawn(made, depth=depth)
     whole, last = chunked(made, found)
     state, parts, at = None, [], 0
