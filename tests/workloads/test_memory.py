@@ -176,6 +176,18 @@ def test_arms_of_a_study_are_memories_of_their_own(tmp_path: Path) -> None:
     assert all(one != other for one, other in combinations(memories, 2))
 
 
+def test_no_model_of_the_formal_languages_is_cut_off_by_a_length_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    manifest = plan_study("formal-languages", root=tmp_path)
+    for cell in manifest.cells:
+        model, bins = cell.config["model"], cell.config["data"]["bins"]
+        longest = max(high for _, high in bins)
+        assert model["mixer"] != "attention" or model["window"] >= longest, cell.arm
+        assert model["mixer"] != "hope" or model["hope"]["chunk_others"] >= longest, cell.arm
+    assert len({cell.arm for cell in manifest.cells}) * 6 == len(manifest.cells)
+
+
 def test_a_point_that_there_is_not_is_refused_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean 'yaad'"):
         load("memory-small", ["model.memory.kind=yaat"])

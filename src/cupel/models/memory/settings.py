@@ -342,7 +342,7 @@ class HopeSettings(Settings):
     allow_neg_eigval: bool = Field(
         False,
         description="the step size goes to max_eta (1 + alpha), so that a write can turn what a "
-        "key holds into its negative, as parity needs; with chunks above 1 this needs loss dot",
+        "key holds into its negative and keep all else; with chunks above 1 this needs loss dot",
     )
     first_alpha: float = Field(
         0.99, gt=0, lt=1, description="what is kept of a memory at each token, before training"
