@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from pydantic import ValidationError
 
 from cupel.cli.main import main
 from cupel.config import load
@@ -47,6 +48,18 @@ class TestGPTOnATask(WorkloadContract):
         "data": {"kind": "parity", "longest": 12, "bins": [[13, 20]]}, "batch": 8,
         "model": {"kind": "gpt", "layers": 1, "heads": 2, "width": 16},
         "val_batches": 1, "val_batch": 8,
+    }  # fmt: skip
+
+
+class TestLevelsThatForetell(WorkloadContract):
+    workload = "memory"
+    settings: ClassVar[dict[str, Any]] = {
+        "data": {"kind": "formal", "language": "parity", "longest": 12, "bins": [[13, 20]]},
+        "model": {
+            **SMALL, "mixer": "hope",
+            "hope": {"depth": 1, "chunk": 1, "cms": {"signal": "local", "chunk": 4}},
+        },
+        "batch": 8, "val_batches": 1, "val_batch": 8,
     }  # fmt: skip
 
 
@@ -134,6 +147,13 @@ def test_a_task_that_needs_a_decoder_is_refused() -> None:
         build(data={"kind": "compression"})
 
 
+def test_levels_are_not_taught_the_answers_of_a_task() -> None:
+    with pytest.raises(ValidationError, match=r"set hope\.cms\.signal: local"):
+        build(model={**SMALL, "mixer": "hope"})
+    for cms in ({"signal": "local"}, {"frequencies": [0.0]}, {"frequencies": []}):
+        build(model={**SMALL, "mixer": "hope", "hope": {"cms": cms}})
+
+
 @pytest.mark.parametrize("name", POINTS)
 def test_every_point_is_named_in_a_recipe(name: str, tmp_path: Path) -> None:
     recipe = load("memory-small", [f"model.memory.kind={name}"])
@@ -156,6 +176,18 @@ def test_arms_of_a_study_are_memories_of_their_own(tmp_path: Path) -> None:
     assert all(one != other for one, other in combinations(memories, 2))
 
 
+def test_no_model_of_the_formal_languages_is_cut_off_by_a_length_that_is_asked(
+    tmp_path: Path,
+) -> None:
+    manifest = plan_study("formal-languages", root=tmp_path)
+    for cell in manifest.cells:
+        model, bins = cell.config["model"], cell.config["data"]["bins"]
+        longest = max(high for _, high in bins)
+        assert model["mixer"] != "attention" or model["window"] >= longest, cell.arm
+        assert model["mixer"] != "hope" or model["hope"]["chunk_others"] >= longest, cell.arm
+    assert len({cell.arm for cell in manifest.cells}) * 6 == len(manifest.cells)
+
+
 def test_a_point_that_there_is_not_is_refused_with_the_nearest() -> None:
     with pytest.raises(RecipeError, match="did you mean 'yaad'"):
         load("memory-small", ["model.memory.kind=yaat"])
@@ -173,7 +205,9 @@ train:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", ["memory-small", "titans-base", "miras-yaad", "task"])
+@pytest.mark.parametrize(
+    "recipe", ["memory-small", "titans-base", "miras-yaad", "hope-full", "task"]
+)
 def test_resume_is_exact(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     if recipe == "task":
         (tmp_path / "task.yaml").write_text(TASK)

@@ -116,7 +116,13 @@ class MemoryWorkloadSettings(Settings):
     @classmethod
     def _reads_tokens(cls, model: Any) -> Any:
         needed = ("block", "vocabulary")
-        return _with(model, needed, workload="memory", reads="tokens", known="memory")
+        found = _with(model, needed, workload="memory", reads="tokens", known="memory")
+        if getattr(found, "taught", False):
+            raise ValueError(
+                "hope.cms.signal teach shows levels the answers of a task while it is evaluated; "
+                "set hope.cms.signal: local, or hope.cms.frequencies: [] for no levels"
+            )
+        return found
 
     # What a dry run shrinks besides the loop's own intervals.
     dry_run: ClassVar[dict[str, Any]] = {"val_batches": 1, "val_batch": 2}

@@ -159,6 +159,19 @@ def test_learning_can_be_split_where_chunks_end_and_needs_no_gradients(mixer: st
     assert_same_states(state, last)
 
 
+@each_mixer
+def test_what_is_read_teaches_as_targets_do(mixer: str) -> None:
+    """A text that is sampled is read as it was trained on, whatever its length."""
+    model, given = made(mixer, signal="teach"), tokens(length=T + 1)
+    wanted, _ = model(given[:, :-1], given[:, 1:])
+    for length in (1, 4, 5, 12, T):
+        with torch.no_grad():
+            found, loss = model(given[:, :length])
+        assert loss is None
+        torch.testing.assert_close(found, wanted[:, :length].detach(), **CLOSE)
+    assert not torch.allclose(wanted, model.extend(given[:, :-1])[0])
+
+
 def test_teaching_hands_in_the_gradient_of_the_loss_at_the_levels_output() -> None:
     model, given = made(signal="teach"), tokens(length=4)
     targets = given.roll(-1, 1)

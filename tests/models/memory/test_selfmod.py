@@ -172,10 +172,10 @@ SWITCHES: list[dict[str, Any]] = [
 
 @pytest.mark.equation("nl.v1:eq86", kind="oracle")
 @pytest.mark.equation("nl.v1:eq92", kind="oracle")
-@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("changes", SWITCHES, ids=lambda one: "-".join(one))
-def test_every_switch(changes: dict[str, Any], depth: int) -> None:
-    made = how(depth=depth, **changes)
+def test_every_switch(changes: dict[str, Any], depth: int, chunk: int) -> None:
+    made = how(depth=depth, chunk=chunk, **changes)
     assert_same(made, drawn(made, depth=depth, length=11))
 
 
@@ -190,9 +190,9 @@ def test_erasing_in_the_first_layer_only() -> None:
 
 @pytest.mark.equation("nl.v1:eq90", kind="causal")
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 2], [8, 9], [16, 1]], ids=str)
-@pytest.mark.parametrize("depth", [1, 2])
-def test_any_split_into_calls_gives_the_same(depth: int, cuts: list[int]) -> None:
-    made = how(depth=depth)
+@pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
+def test_any_split_into_calls_gives_the_same(depth: int, chunk: int, cuts: list[int]) -> None:
+    made = how(depth=depth, chunk=chunk)
     found = drawn(made, depth=depth)
     whole, last = chunked(made, found)
     state, parts, at = None, [], 0
@@ -319,3 +319,26 @@ def test_a_value_can_be_turned_into_its_negative_only_where_it_is_allowed(
         assert (abs(float(smallest) + 1) < 1e-6) == flips
         thrice = torch.linalg.eigvals(carried(made, 1.0, eta, tokens=3)).real.min()
         assert (abs(float(thrice) + 1) < 1e-6) == flips
+
+
+@pytest.mark.equation("nl.v1:eq93", kind="claim")
+def test_without_being_allowed_to_a_value_is_turned_where_all_else_is_forgotten() -> None:
+    """Erased twice, `alpha - 2 eta` of it is left: parity can be had at a decay of zero."""
+    eigenvalues = torch.linalg.eigvals(carried(how(chunk=1), 1e-9, 0.5, tokens=1)).real
+    assert float(eigenvalues.min()) == pytest.approx(-1, abs=1e-6)
+    assert float(eigenvalues.abs().sort().values[-2]) < 1e-6
+
+
+@pytest.mark.equation("nl.v1:eq85", kind="claim")
+@pytest.mark.parametrize("targets", ["self", "value"])
+def test_a_memory_that_makes_its_own_target_can_turn_its_value(targets: str) -> None:
+    """Asked for the value of a key at the key's negative, it answers with that, and writes it."""
+    made = how(chunk=1, names=(), targets=targets)
+    k = unit(1, 1, D, seed=1).expand(1, 6, D)
+    open_gate = torch.full((1, 6), 40.0, dtype=torch.float64)
+    given = {"q": k, "k": k, "v": -k, "alpha": open_gate, "eta": open_gate}
+    memories = start(made, [torch.eye(D, dtype=torch.float64)[None]], [])
+    read, _ = modify(made, k, given, lambda _, said: said[..., 0], memories)
+    along = (read * k).sum(-1)[0]
+    wanted = [1.0, -0.5, 0.5, -0.5, 0.5, -0.5] if targets == "self" else [1.0] + [-0.5] * 5
+    torch.testing.assert_close(along, torch.tensor(wanted, dtype=torch.float64), **CLOSE)

@@ -38,9 +38,7 @@ from cupel.models.memory.state import LayerState, State
 from cupel.models.memory.titans import Persistent
 from cupel.tags import implements
 
-# What the gates are at first, as in the other memories.
-_FIRST = {"alpha": 0.99, "eta": 0.2}
-_GATES = tuple(_FIRST)
+_GATES = ("alpha", "eta")
 
 
 def how(settings: HopeSettings) -> How:
@@ -115,7 +113,9 @@ class SelfModifying(nn.Module):
                 name: Readout(heads, width // heads, first)
                 if name in self.how.names
                 else Gate("token", width, heads, rank=None, first=first)
-                for name, first in _FIRST.items()
+                for name, first in zip(
+                    _GATES, (settings.first_alpha, settings.first_eta), strict=True
+                )
             }
         )
         self.main, self.others = _first(heads, width // heads, len(self.how.names), settings)

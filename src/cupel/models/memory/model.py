@@ -131,11 +131,16 @@ class MemoryLM(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Logits (B, T, V), and with targets the mean cross-entropy in nats, in float32.
 
-        Targets of -100 are not asked for.
+        Targets of -100 are not asked for. Levels that are taught learn from the targets or, without
+        any, from what was read: of a text each token is the target of the one before it. The logits
+        are the same, since the one target that is missing is seen by none of them.
         """
-        if targets_BT is not None and self.taught:
-            logits_BTV, loss, _ = self.learn(tokens_BT, targets_BT)
-            return logits_BTV, loss
+        if self.taught:
+            known_BT = targets_BT
+            if known_BT is None:
+                known_BT = F.pad(tokens_BT[:, 1:], (0, 1), value=-100)
+            logits_BTV, loss, _ = self.learn(tokens_BT, known_BT)
+            return logits_BTV, None if targets_BT is None else loss
         logits_BTV, _ = self.extend(tokens_BT)
         if targets_BT is None:
             return logits_BTV, None
@@ -187,8 +192,7 @@ class MemoryLM(nn.Module):
     @property
     def taught(self) -> bool:
         """Whether levels learn from the loss of targets."""
-        cms, hopes = self.settings.hope.cms, ("hope", "hope-attention")
-        return self.settings.mixer in hopes and cms.signal == "teach" and bool(cms.frequencies)
+        return self.settings.taught
 
     def documents(self, tokens_BT: Tensor, first_BT: Tensor) -> Tensor:
         """Logits (B, T, V) of rows in which documents stand one behind the other.

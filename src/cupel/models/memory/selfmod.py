@@ -151,6 +151,10 @@ def _said(
     return Said(q, k, v, Gates(log_keep, eta))
 
 
+def _over(gate_NT: Tensor) -> Tensor:
+    return gate_NT.unsqueeze(-1)
+
+
 def _unit(found_NTD: Tensor) -> Tensor:
     return F.normalize(found_NTD, dim=-1)
 
@@ -163,6 +167,8 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
 
 def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
+    if how.main.chunk == 1 and len(main.weights) == 1 and watch is None:
+        return _online(how, said, main)
     outputs = []
     for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
         q, k, v, gates = _cut(said, part)
@@ -179,6 +185,29 @@ def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor
             y, main = run(how.main, q, k, target, gates, main)
         outputs.append(y)
     return torch.cat(outputs, 1), main
+
+
+@implements("nl.v1:eq88")
+def _online(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
+    """The same token by token, of a matrix: a twentieth of the time that chunks of one take.
+
+    There is nothing to save in matrix products here, and a third of the operations is enough.
+    """
+    rule, (weight,) = how.main, main.weights
+    keep = said.gates.log_keep.exp()[..., None, None].unbind(1)
+    wrote = (_over(said.gates.theta) * said.k_NTD).unsqueeze(-1).unbind(1)
+    asks = torch.stack((said.q_NTD, said.k_NTD, said.v_NTD), 2).unbind(1)
+    outputs = []
+    for t, asked in enumerate(asks):
+        y_ND, held_ND, own_ND = torch.bmm(asked, weight).unbind(1)
+        target = _target(how, own_ND) if how.targets == "self" else said.v_NTD[:, t]
+        u_ND = rule.bias.gradient(held_ND, target, None)
+        if rule.erase is not None:
+            u_ND = u_ND + held_ND
+        weight = torch.baddbmm(keep[t] * weight, wrote[t], u_ND.unsqueeze(1), alpha=-1)
+        outputs.append(y_ND)
+    weights = [weight]
+    return torch.stack(outputs, 1), Fast(weights, weights)
 
 
 @implements("nl.v1:eq83", "nl.v1:eq84", "nl.v1:eq85", "nl.v1:eq87", "nl.v1:eq88")

@@ -342,7 +342,13 @@ class HopeSettings(Settings):
     allow_neg_eigval: bool = Field(
         False,
         description="the step size goes to max_eta (1 + alpha), so that a write can turn what a "
-        "key holds into its negative, as parity needs; with chunks above 1 this needs loss dot",
+        "key holds into its negative and keep all else; with chunks above 1 this needs loss dot",
+    )
+    first_alpha: float = Field(
+        0.99, gt=0, lt=1, description="what is kept of a memory at each token, before training"
+    )
+    first_eta: float = Field(
+        0.2, gt=0, lt=1, description="the step size before training, as a share of the largest"
     )
     conv: int = Field(4, ge=0, description="width of the convolution before all maps; 0: none")
     cms: CMSSettings = Field(CMSSettings(), description="the levels behind the memories")
@@ -395,6 +401,12 @@ class MemoryModelSettings(Settings):
         "only",
     )
     tied: bool = Field(False, description="one matrix for token embedding and output head")
+
+    @property
+    def taught(self) -> bool:
+        """Whether levels of a continuum memory system learn from the loss of targets."""
+        cms, hopes = self.hope.cms, ("hope", "hope-attention")
+        return self.mixer in hopes and cms.signal == "teach" and any(cms.frequencies)
 
     @model_validator(mode="before")
     @classmethod
