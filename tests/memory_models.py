@@ -37,10 +37,10 @@ LEVELS: list[dict[str, Any]] = [
 MIXERS = ("lmm", "mac", "mag", "mal", "attention", "hope", "hope-attention")
 KINDS: list[Kind] = [
     *((mixer, {}) for mixer in MIXERS),
-    *(("lmm", {"memory": {"kind": name, "depth": POINTS[name]["depth"]}}) for name in POINTS),
+    *(("lmm", {"memory": {"kind": name}}) for name in POINTS),
     ("mag", {"memory": {"kind": "yaad"}}),
-    ("lmm", {"memory": {"read": "before"}}),
-    ("lmm", {"memory": {"decay": "channel", "step": "channel", "momentum": "channel"}}),
+    ("lmm", {"memory": {"depth": 2, "read": "before"}}),
+    ("lmm", {"memory": {"decay": "channel", "step": "channel", "momentum": "channel", "depth": 2}}),
     ("mal", {"persistent": 0}),
     ("mac", {"persistent": 0, "memory": {"depth": 1}}),
     *(("hope", {"hope": changes}) for changes in (*HOPES[1:], *LEVELS)),
@@ -51,7 +51,7 @@ KINDS: list[Kind] = [
 def made(mixer: str = "lmm", **changes: Any) -> MemoryLM:
     """Its weights are drawn so that no part of it is near zero, and no two tokens are alike."""
     torch.manual_seed(1)
-    memory = {"chunk": 4, "depth": 2, **changes.pop("memory", {})}
+    memory = {"chunk": 4, **changes.pop("memory", {"depth": 2})}
     hope = {"chunk": 4, "chunk_others": 8, **changes.pop("hope", {})}
     cms = {"chunk": 4, "frequencies": (1.0, 0.5), "signal": "local", **hope.pop("cms", {})}
     settings = MemoryModelSettings.model_validate(
