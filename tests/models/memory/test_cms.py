@@ -275,8 +275,9 @@ def test_tokens_that_are_not_taught_leave_no_trace() -> None:
     torch.testing.assert_close(y, outs, **CLOSE)
 
 
-def test_no_levels_are_the_identity() -> None:
-    cms, x = made(frequencies=()), drawn()
+@each_variant
+def test_no_levels_are_the_identity(variant: str) -> None:
+    cms, x = made(variant, frequencies=()), drawn()
     assert torch.equal(cms(x)[0], x)
 
 

@@ -1,4 +1,7 @@
-"""Hope as a model: causal, equal over any split of calls, and taught by its own targets."""
+"""Hope as a model that is taught by its own targets, and one layer against the equations.
+
+That it is causal, and equal over any split of calls, `test_model` holds of every kind.
+"""
 
 from __future__ import annotations
 
@@ -10,113 +13,34 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
+import memory_models
 from cupel.models.memory.hope import Hope, SelfModifying
 from cupel.models.memory.model import MemoryLM
 from cupel.models.memory.oracles_hope import Memory, self_modifying
-from cupel.models.memory.settings import HopeSettings, MemoryModelSettings
-from cupel.models.memory.state import State
+from cupel.models.memory.settings import HopeSettings
+from memory_models import CLOSE, HOPES, LEVELS, T, V, assert_equal_states, named, tokens
 
-V, T = 11, 23
-# float64; the same sums in another order
-CLOSE = {"rtol": 1e-10, "atol": 1e-11}
-KINDS: list[dict[str, Any]] = [
-    {},
-    {"depth": 1},
-    {"depth": 1, "loss": "dot", "max_eta": 1.0, "allow_neg_eigval": True},
-    {"erase": "first"},
-    {"erase": "none", "read": "snapshot"},
-    {"memories": ("q", "k", "v", "alpha", "eta"), "targets": "value"},
-    {"memories": ()},
-    {"conv": 0, "chunk": 5, "chunk_others": 3},
-    {"cms": {"variant": "nested"}},
-    {"cms": {"variant": "independent"}},
-    {"cms": {"frequencies": ()}},
-]
-each_kind = pytest.mark.parametrize("changes", KINDS, ids=lambda x: str(x)[:60])
 each_mixer = pytest.mark.parametrize("mixer", ["hope", "hope-attention"])
+each_kind = pytest.mark.parametrize(
+    ("mixer", "changes"),
+    [
+        *(("hope", changes) for changes in (*HOPES, *LEVELS)),
+        *(("hope-attention", changes) for changes in ({}, *LEVELS)),
+    ],
+    ids=named,
+)
 
 
-def made(mixer: str = "hope", *, signal: str = "local", **changes: Any) -> MemoryLM:
-    torch.manual_seed(1)
-    cms = {"chunk": 4, "frequencies": (1.0, 0.5), "signal": signal, **changes.pop("cms", {})}
-    hope = {"chunk": 4, "chunk_others": 8, **changes, "cms": cms}
-    settings = MemoryModelSettings.model_validate(
-        {
-            "mixer": mixer, "hope": hope, "layers": 2, "heads": 2, "width": 12, "block": T,
-            "vocabulary": V, "persistent": 3, "window": 6,
-        }
-    )  # fmt: skip
-    model = MemoryLM(settings).double()
-    for name, parameter in model.named_parameters():
-        if "gates" in name:  # away from where they begin, so that every token has gates of its own
-            torch.nn.init.normal_(parameter, std=0.5)
-        elif parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.25)
-    return model
+def made(mixer: str = "hope", **changes: Any) -> MemoryLM:
+    """Taught by targets."""
+    hope = {**changes, "cms": {"signal": "teach", **changes.get("cms", {})}}
+    return memory_models.made(mixer, hope=hope)
 
 
-def tokens(count: int = 2, length: int = T) -> Tensor:
-    return torch.randint(0, V, (count, length), generator=torch.Generator().manual_seed(3))
-
-
-@pytest.mark.equation("nl.v1:eq97", kind="causal")
-@each_mixer
 @each_kind
-def test_no_token_sees_a_later_one(mixer: str, changes: dict[str, Any]) -> None:
-    model, given = made(mixer, **changes), tokens()
-    before, _ = model(given)
-    for at in (0, 4, 7, 8, T - 1):
-        other = given.clone()
-        other[:, at] = (other[:, at] + 1) % V
-        after, _ = model(other)
-        assert torch.equal(before[:, :at], after[:, :at]), at
-        assert not torch.equal(before[:, at], after[:, at]), at
-
-
-@pytest.mark.equation("nl.v1:eq97", kind="causal")
-@each_mixer
-@each_kind
-@pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 8], [22, 1]], ids=str)
-def test_any_split_into_calls_gives_the_same(
-    mixer: str, changes: dict[str, Any], cuts: list[int]
-) -> None:
-    model, given = made(mixer, **changes), tokens()
-    whole, last = model.extend(given)
-    state, parts, at = None, [], 0
-    for cut in cuts:
-        found, state = model.extend(given[:, at : at + cut], state)
-        parts.append(found)
-        at += cut
-    torch.testing.assert_close(torch.cat(parts, 1), whole, **CLOSE)
-    assert state is not None
-    assert_same_states(state, last)
-
-
-@each_mixer
-@each_kind
-def test_a_state_saved_and_loaded_goes_on_as_it_was(mixer: str, changes: dict[str, Any]) -> None:
-    model, given = made(mixer, **changes), tokens()
-    _, state = model.extend(given[:, :13])
-    again = State.from_state_dict(state.detach().state_dict())
-    assert torch.equal(model.extend(given[:, 13:], state)[0], model.extend(given[:, 13:], again)[0])
-
-
-@each_mixer
-@each_kind
-def test_a_sequence_has_a_memory_of_its_own(mixer: str, changes: dict[str, Any]) -> None:
-    model, given = made(mixer, **changes), tokens(3)
-    together, state = model.extend(given)
-    alone, own = model.extend(given[1:2])
-    torch.testing.assert_close(together[1:2], alone, **CLOSE)
-    assert_same_states(state.select(torch.tensor([1])), own)
-
-
-@each_mixer
-@each_kind
-@pytest.mark.parametrize("signal", ["local", "teach"])
-def test_every_parameter_has_a_gradient(mixer: str, changes: dict[str, Any], signal: str) -> None:
+def test_every_parameter_has_a_gradient(mixer: str, changes: dict[str, Any]) -> None:
     """Step sizes and read-outs too: the loss is carried back through the updates."""
-    model, given = made(mixer, signal=signal, **changes), tokens()
+    model, given = made(mixer, **changes), tokens()
     _, loss = model(given, given.roll(-1, 1))
     loss.backward()
     for name, parameter in model.named_parameters():
@@ -130,7 +54,7 @@ def test_every_parameter_has_a_gradient(mixer: str, changes: dict[str, Any], sig
 
 @each_mixer
 def test_a_target_is_seen_by_later_chunks_only(mixer: str) -> None:
-    model, given = made(mixer, signal="teach"), tokens()
+    model, given = made(mixer), tokens()
     targets = given.roll(-1, 1)
     before = model.learn(given, targets)[0]
     other = targets.clone()
@@ -143,7 +67,7 @@ def test_a_target_is_seen_by_later_chunks_only(mixer: str) -> None:
 
 @each_mixer
 def test_learning_can_be_split_where_chunks_end_and_needs_no_gradients(mixer: str) -> None:
-    model, given = made(mixer, signal="teach"), tokens()
+    model, given = made(mixer), tokens()
     targets = given.roll(-1, 1)
     whole, loss, last = model.learn(given, targets)
     model.requires_grad_(False)
@@ -156,7 +80,7 @@ def test_learning_can_be_split_where_chunks_end_and_needs_no_gradients(mixer: st
     torch.testing.assert_close(torch.cat(parts, 1), whole.detach(), **CLOSE)
     torch.testing.assert_close(total / given.numel(), loss.detach(), rtol=1e-6, atol=0)
     assert state is not None
-    assert_same_states(state, last)
+    assert_equal_states(state, last, CLOSE)
 
 
 @each_mixer
@@ -173,7 +97,7 @@ def test_what_is_read_teaches_as_targets_do(mixer: str) -> None:
 
 
 def test_teaching_hands_in_the_gradient_of_the_loss_at_the_levels_output() -> None:
-    model, given = made(signal="teach"), tokens(length=4)
+    model, given = made(), tokens(length=4)
     targets = given.roll(-1, 1)
     _, _, taught = model.learn(given, targets)
     logits, state = model.extend(given)
@@ -188,7 +112,7 @@ def test_teaching_hands_in_the_gradient_of_the_loss_at_the_levels_output() -> No
 
 
 def test_a_step_size_of_zero_is_a_model_that_is_not_taught() -> None:
-    model, given = made(signal="teach", cms={"step_max": 0.0}), tokens()
+    model, given = made(cms={"step_max": 0.0}), tokens()
     torch.testing.assert_close(model.learn(given, given)[0], model.extend(given)[0], **CLOSE)
 
 
@@ -256,20 +180,8 @@ def test_a_step_that_makes_memories_grow_is_refused() -> None:
     assert HopeSettings(max_eta=1.0, loss="dot").max_eta == 1.0
 
 
-def assert_same_states(one: State, other: State) -> None:
-    mine, theirs = one.state_dict(), other.state_dict()
-    assert mine.keys() == theirs.keys()
-    for name, value in mine.items():
-        if isinstance(value, Tensor):
-            torch.testing.assert_close(
-                value, theirs[name], **CLOSE, msg=lambda m, n=name: f"{n}: {m}"
-            )
-        else:
-            assert value == theirs[name], name
-
-
 def test_a_detached_state_asks_for_no_gradient() -> None:
-    _, state = made(signal="teach").extend(tokens())
+    _, state = made().extend(tokens())
     found = state.detach()
     assert not any(v.requires_grad for v in found.state_dict().values() if isinstance(v, Tensor))
     assert found.layers[0].cms is not None

@@ -14,6 +14,7 @@ from cupel.models.memory.chunk import Gates, Rule, begin, run
 from cupel.models.memory.model import MemoryLM
 from cupel.models.memory.net import Net
 from cupel.models.memory.neural import MemoryLayer
+from cupel.models.memory.points import POINTS
 from cupel.models.memory.settings import MemoryModelSettings, MemorySettings
 
 D = 8
@@ -123,12 +124,22 @@ def test_outer_gradients_are_right_to_second_order() -> None:
     assert torch.autograd.gradcheck(outputs, given, atol=1e-6)
 
 
-@pytest.mark.parametrize("mixer", ["lmm", "mac", "mag", "mal", "hope", "hope-attention"])
-def test_memories_stay_in_float32_where_the_rest_has_fewer_bits(mixer: str) -> None:
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    ("mixer", "memory"),
+    [
+        *((mixer, "titans") for mixer in ("lmm", "mac", "mag", "mal", "hope", "hope-attention")),
+        *(("lmm", name) for name in POINTS if name != "titans"),
+    ],
+)
+def test_memories_stay_in_float32_where_the_rest_has_fewer_bits(
+    mixer: str, memory: str, dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
     size: dict[str, Any] = {"vocabulary": 16, "layers": 1, "width": 32, "heads": 2}
-    model = MemoryLM(MemoryModelSettings(mixer=mixer, **size))
-    with torch.autocast("cpu", torch.bfloat16):
+    given = {"mixer": mixer, "memory": {"kind": memory}, **size}
+    model = MemoryLM(MemoryModelSettings.model_validate(given))
+    with torch.autocast("cpu", dtype):
         logits_BTV, state = model.extend(torch.randint(0, 16, (2, 40)))
     assert logits_BTV.isfinite().all()
     learned = {

@@ -61,7 +61,9 @@ class CMS(nn.Module):
             }
         )
         if settings.variant == "independent":
-            self.shares = nn.Parameter(torch.full((len(self.periods),), 1 / len(self.periods)))
+            self.shares = nn.Parameter(
+                torch.full((len(self.periods),), 1 / max(1, len(self.periods)))
+            )
         self.owners = _owners(self.periods) if settings.variant == "nested" else {}
 
     @classmethod
