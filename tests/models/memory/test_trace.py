@@ -34,6 +34,7 @@ KINDS: list[dict[str, Any]] = [
     {"memory": {"kind": "yaad", "chunk": 4}},
     {"memory": {"kind": "memora", "chunk": 4}},
     {"mixer": "hope"},
+    {"mixer": "hope", "hope": {"chunk": 1, "depth": 1}},
 ]
 
 
