@@ -189,9 +189,10 @@ def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor
 
 @implements("nl.v1:eq88")
 def _online(how: How, said: Said, main: Fast) -> tuple[Tensor, Fast]:
-    """The same token by token, of a matrix: a twentieth of the time that chunks of one take.
+    """The same token by token, of a matrix, in fewer operations than chunks of one take.
 
-    There is nothing to save in matrix products here, and a third of the operations is enough.
+    A training step of a layer of width 32 takes a third of the time: 28 ms in place of 87, of 16
+    sequences of 50 tokens on one core.
     """
     rule, (weight,) = how.main, main.weights
     keep = said.gates.log_keep.exp()[..., None, None].unbind(1)
