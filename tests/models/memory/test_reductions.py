@@ -180,7 +180,8 @@ def test_gates_begin_where_they_are_said_to_and_stay_in_range() -> None:
     layer = MemoryLayer(8, 2, settings).double()
     gates = layer.gate(drawn(2, 5, 8), torch.float64)
     torch.testing.assert_close(gates.log_keep.exp(), torch.full((4, 5), 0.99, dtype=torch.float64))
-    torch.testing.assert_close(gates.theta, torch.full((4, 5), 0.08, dtype=torch.float64))
+    # 0.2 of 0.4, and of that 1 - eta
+    torch.testing.assert_close(gates.theta, torch.full((4, 5), 0.04, dtype=torch.float64))
     assert gates.log_eta is not None
     torch.testing.assert_close(gates.log_eta.exp(), torch.full((4, 5), 0.5, dtype=torch.float64))
     for parameter in layer.gates.parameters():
@@ -189,9 +190,33 @@ def test_gates_begin_where_they_are_said_to_and_stay_in_range() -> None:
     decay = layer.gates["decay"]
     alpha = torch.sigmoid(x @ decay.maps[0].weight.T + decay.offset).transpose(1, 2).flatten(0, 1)
     torch.testing.assert_close(layer.gate(x, torch.float64).log_keep, (1 - alpha).log(), **CLOSE)
+    eta, share = (
+        torch.sigmoid(x @ gate.maps[0].weight.T + gate.offset).transpose(1, 2).flatten(0, 1)
+        for gate in (layer.gates["momentum"], layer.gates["step"])
+    )
+    theta = layer.gate(x, torch.float64).theta
+    torch.testing.assert_close(theta, 0.4 * share * (1 - eta), **CLOSE)
+    plain = MemoryLayer(8, 2, settings.model_copy(update={"damped": False})).double()
+    plain.load_state_dict(layer.state_dict())
+    torch.testing.assert_close(plain.gate(x, torch.float64).theta, 0.4 * share, **CLOSE)
     gates = layer.gate(1e3 * x, torch.float64)
     assert (gates.log_keep <= 0).all()
     assert ((gates.theta >= 0) & (gates.theta <= 0.4)).all()
+
+
+@pytest.mark.parametrize(("step", "momentum"), [("token", "channel"), ("channel", "token")])
+def test_gates_of_tokens_and_channels_meet(step: str, momentum: str) -> None:
+    settings = MemorySettings.model_validate({"step": step, "momentum": momentum})
+    layer = MemoryLayer(8, 2, settings).double()
+    for parameter in layer.gates.parameters():
+        torch.nn.init.normal_(parameter)
+    gates = layer.gate(drawn(2, 5, 8), torch.float64)
+    assert gates.log_eta is not None
+    eta = gates.log_eta.exp()
+    layer.settings = settings.model_copy(update={"damped": False})
+    plain = layer.gate(drawn(2, 5, 8), torch.float64).theta
+    wanted = plain.unsqueeze(-1) * (1 - eta) if step == "token" else plain * (1 - eta)[..., None]
+    torch.testing.assert_close(gates.theta, wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAMED)

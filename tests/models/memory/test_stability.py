@@ -80,6 +80,22 @@ def test_a_key_repeated_within_a_chunk_overshoots_and_the_delta_rule_does_not() 
     assert float((y[:, -1] - v[:, -1]).norm() / v[:, -1].norm()) == pytest.approx(0.5**16)
 
 
+def test_a_key_repeated_for_long_is_learned_where_momentum_takes_from_the_step() -> None:
+    """Numbers in text made a memory grow to infinity: its step gates were at a half of 1 / b."""
+    count, chunk, eta = 320, 16, torch.tensor(0.77, dtype=torch.float64)
+    k = F.normalize(drawn(1, 1, D), dim=-1).expand(1, count, D)
+    v = drawn(1, 1, D, seed=1).expand(1, count, D)
+    one = torch.ones(1, count, dtype=torch.float64)
+    missed = {}
+    for damped in (True, False):
+        first = [torch.zeros(1, D, D, dtype=torch.float64)]
+        theta = 0.5 / chunk * one * (1 - eta if damped else 1)
+        y, _ = run(PLAIN, k, k, v, Gates(one.log(), theta, eta.log() * one), begin(PLAIN, first))
+        missed[damped] = float((y - v)[:, -1].norm() / v[:, -1].norm())
+    assert missed[True] < 1e-3
+    assert missed[False] > 1e3
+
+
 @pytest.mark.equation("titans.v1:eq34", kind="claim")
 def test_the_delta_rule_never_makes_a_memory_larger() -> None:
     """alpha (I - beta k k^T) with |k| = 1 and gates in [0, 1] has no eigenvalue above one."""

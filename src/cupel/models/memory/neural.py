@@ -218,7 +218,11 @@ class NeuralMemory(nn.Module):
             if "step" in self.gates
             else ones
         )
-        log_eta = F.logsigmoid(logits("momentum")) if "momentum" in self.gates else None
+        log_eta = None
+        if "momentum" in self.gates:
+            log_eta = F.logsigmoid(logits("momentum"))
+            if self.settings.damped and "step" in self.gates:
+                step = _times(step, torch.sigmoid(-logits("momentum")))
         threshold = None
         if "threshold" in self.gates:
             wide = self.first[-1].shape[-1] ** 0.5
@@ -243,6 +247,13 @@ class MemoryLayer(NeuralMemory):
         y_BTC, fast = self.remember(self.unit(q), self.unit(k), v, x_BTC, fast)
         found: Tensor = self.out(y_BTC * F.silu(self.open(x_BTC)))
         return found, LayerState(fast=fast, conv=tail)
+
+
+def _times(one: Tensor, other: Tensor) -> Tensor:
+    """Of gates of tokens (N, T) or channels (N, T, D): of channels where either is."""
+    if one.dim() == other.dim():
+        return one * other
+    return one.unsqueeze(-1) * other if one.dim() == 2 else one * other.unsqueeze(-1)
 
 
 def normed(norm: nn.RMSNorm, x: Tensor) -> Tensor:

@@ -165,7 +165,14 @@ class MemorySettings(Settings):
         None,
         gt=0,
         description="the largest step size; null: 1 / chunk, with which a key that fills a whole "
-        "chunk does not overshoot (its writes are all made at the chunk's start, and add up)",
+        "chunk is moved by its gradient once (its writes are all made at the chunk's start, and "
+        "add up)",
+    )
+    damped: bool = Field(
+        True,
+        description="with momentum the step size is times 1 - eta, so that all that one surprise "
+        "moves is what it would move without; false: as it is, with which a key that is often "
+        "repeated can make a memory grow without bound",
     )
     rank: int | None = Field(
         None, ge=1, description="gates are made by projections of this rank; null: of full rank"
