@@ -119,7 +119,7 @@ def test_the_page_names_every_family_and_its_files() -> None:
         for file in {where.partition("::")[0] for where in tests}:
             assert f"`{file}`" in rows[family], (family, file)
     assert "`make bench-memory`" in rows["performance"]
-    assert "`cupel notes status --mutants`" in rows["mutations"]
+    assert "`cupel notes status`" in rows["mutations"]
     assert "\nbench-memory:" in (ROOT / "Makefile").read_text()
 
 

@@ -17,7 +17,7 @@ NEAR: dict[str, Any] = {"window": 2, "segment": 3}
 each_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.mark.equation("titans.v1:eq19", kind="value")
+@pytest.mark.equation("titans.v1:eq19", kind="claim")
 @each_kind
 def test_every_token_sees_them_behind_any_window(kind: str) -> None:
     model, given = made(kind, **NEAR), tokens()
@@ -41,7 +41,6 @@ def test_reading_and_learning_leave_them_as_they_are(kind: str) -> None:
     assert not any("persistent" in name for name in state.state_dict())
 
 
-@pytest.mark.equation("titans.v1:eq19", kind="gradient")
 @each_kind
 def test_each_of_them_is_trained(kind: str) -> None:
     model, given = made(kind), tokens()
