@@ -117,10 +117,6 @@ EVERY = [
 ]
 
 
-@pytest.mark.equation("titans.v1:eq15", kind="gradient")
-@pytest.mark.equation("miras.v1:eq28", kind="gradient")
-@pytest.mark.equation("nl.v1:eq71", kind="gradient")
-@pytest.mark.equation("nl.v1:eq97", kind="gradient")
 @pytest.mark.parametrize(("kind", "changes"), EVERY, ids=memory_models.named)
 def test_outer_gradients_are_slopes(kind: str, changes: dict[str, Any]) -> None:
     """Of a layer, with regard to its inputs and all weights, along directions drawn once."""

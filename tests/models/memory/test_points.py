@@ -62,10 +62,6 @@ def one_by_one(made: MemoryLayer, x_BTC: Tensor) -> tuple[Tensor, list[Tensor]]:
 
 
 @pytest.mark.equation("titans.v1:eq16", kind="oracle")
-@pytest.mark.equation("miras.v1:eq24", kind="gradient")
-@pytest.mark.equation("miras.v1:eq25", kind="gradient")
-@pytest.mark.equation("miras.v1:eq26", kind="gradient")
-@pytest.mark.equation("miras.v1:eq27", kind="gradient")
 @each_point
 @pytest.mark.parametrize("chunk", [1, 3, 16, T])
 def test_a_layer_is_its_rule_token_by_token(name: str, chunk: int) -> None:
