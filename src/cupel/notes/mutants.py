@@ -36,6 +36,7 @@ class Mutants:
 
     made: tuple[Mutant, ...]
     exempt: tuple[tuple[int, str], ...]
+    in_place: bool  # a function as it is written, so that no more than its code differs
 
 
 def mutants(text: str, path: str, first: int, last: int) -> Mutants:
@@ -57,7 +58,15 @@ def mutants(text: str, path: str, first: int, last: int) -> Mutants:
         if wrong not in seen:
             seen.add(wrong)
             made.append(Mutant(path, node.lineno, what, wrong))
-    return Mutants(tuple(made), tuple(sorted(exempt.items())))
+    return Mutants(tuple(made), tuple(sorted(exempt.items())), _is_plain(definition))
+
+
+def _is_plain(definition: ast.AST) -> bool:
+    """Whether decorators leave a function what it is: `implements` does, and a method's kind."""
+    if not isinstance(definition, ast.FunctionDef):
+        return False
+    names = {ast.unparse(one).partition("(")[0] for one in definition.decorator_list}
+    return names <= {"implements", "staticmethod", "classmethod"}
 
 
 def _definition(tree: ast.Module, first: int, last: int) -> ast.AST:
