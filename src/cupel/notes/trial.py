@@ -35,6 +35,7 @@ import signal
 import sys
 import time
 import types
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,7 @@ _COUNTING = frozenset({"value", "gradient", "oracle"})
 # rewritten, which is no fault of the project's.
 _OPTIONS = (
     "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-p", "no:randomly", "--no-header",
-    "--capture=sys", "-W", "ignore::pytest.PytestAssertRewriteWarning",
+    "--capture=sys", "--tb=native", "-W", "ignore::pytest.PytestAssertRewriteWarning",
 )  # fmt: skip
 # A mutant's test may take this much CPU time more than on right code, in seconds and times.
 _SPARE_S, _SPARE = 2.0, 10.0
@@ -154,23 +155,32 @@ class Stage:
         self._job, self._mutants, self._tell = job, mutants, tell
         self.recorder = Recorder({})
         self.begun = False
+        self._before: set[str] = set()
         self.writing: int | None = None  # in a fork: where it tells what it found
 
     def pytest_runtestloop(self, session: Any) -> bool | None:
         if session.testsfailed:
             return None  # files that cannot be collected: pytest says so
         self.begun = True
-        gc.collect()
-        gc.freeze()  # a collection would otherwise copy what forks share
+        self._before = set(sys.modules)
         first = {"number": -1, "limit_s": self._job["limit_s"]}
         for runs in itertools.chain([[first]], self._mutants):
             for answer in self._all(runs):
+                # What the tests import late (PyTorch does, for seconds), forks should find there.
+                _import(answer.pop("late", ()))
                 self._tell(answer)
             if self.writing is not None:
                 return None  # in a fork: pytest goes on with its own loop
         return True
 
+    def found(self) -> dict[str, Any]:
+        """What a fork tells."""
+        late = [name for name in sys.modules if name not in self._before]
+        return {"tests": self.recorder.tests, "late": late}
+
     def _all(self, runs: Sequence[Any]) -> Iterator[dict[str, Any]]:
+        gc.collect()
+        gc.freeze()  # a collection would otherwise copy what forks share
         return _all(runs, self._job["workers"], self._fork)
 
     def _fork(self, run: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -195,8 +205,7 @@ def _kept(job: Mapping[str, Any], mutants: Mutants, tell: Tell) -> None:
         _end(stage.writing, {"error": f"{type(error).__name__}: {error}"})
     if stage.writing is not None:
         broken = code in _BROKEN
-        said = {"error": _last_line(heard)} if broken else {"tests": stage.recorder.tests}
-        _end(stage.writing, said)
+        _end(stage.writing, {"error": _last_line(heard)} if broken else stage.found())
     if not stage.begun:
         tell({"number": -1, "tests": {}, "ended": "", "error": _last_line(heard)})
 
@@ -317,9 +326,7 @@ def main() -> None:
     mutants = (one["mutants"] for one in jobs)
     out = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    for name in job["preload"]:
-        with contextlib.suppress(Exception):
-            importlib.import_module(name)
+    _import(job["preload"])
     import pytest  # noqa: F401
 
     def tell(answer: Mapping[str, Any]) -> None:
@@ -332,6 +339,15 @@ def main() -> None:
     for runs in mutants:
         for answer in _all(runs, job["workers"], _fresh):
             tell(answer)
+
+
+def _import(names: Iterable[str]) -> None:
+    """What of these can be imported, each with all that it warns of unsaid."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name in names:
+            with contextlib.suppress(Exception):
+                importlib.import_module(name)
 
 
 def _pytest(files: Iterable[str], heard: io.StringIO, *plugins: object) -> int:
