@@ -159,7 +159,8 @@ class _Survey:
                 made[identity] += 1
                 if not _is_red(answer, identity):
                     mutant = job.mutant
-                    survived[identity].append(f"{mutant.path}:{mutant.line}: {mutant.what}")
+                    place = f"{mutant.path}:{mutant.line}:{mutant.column}"
+                    survived[identity].append(f"{place}: {mutant.what}")
         for identity in ready:
             self.store.known[identity] = replace(
                 self.store.known[identity],

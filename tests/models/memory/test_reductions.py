@@ -91,11 +91,12 @@ def test_deltanet_and_gated_deltanet(chunk: int) -> None:
 
 
 @pytest.mark.equation("titans.v1:eq8", kind="oracle")
-def test_titans_without_momentum_and_chunk_one_is_the_online_delta_rule() -> None:
+@pytest.mark.parametrize("keep", [ONE, KEEP], ids=["eq 8", "and decay"])
+def test_titans_without_momentum_and_chunk_one_is_the_online_delta_rule(keep: Tensor) -> None:
     """With eta = 0: M_t = (1 - alpha) M - theta 2 (M k - v) k^T, both on the old M."""
-    y, given = reads(named("ttt", chunk=1), log_keep=KEEP.log(), theta=0.5 * RATE)
+    y, given = reads(named("ttt", chunk=1), log_keep=keep.log(), theta=0.5 * RATE)
     k, v = given["k"], given["v"]
-    step = lambda t, M: KEEP[t] * M - RATE[t] * torch.outer(M @ k[t] - v[t], k[t])  # noqa: E731
+    step = lambda t, M: keep[t] * M - RATE[t] * torch.outer(M @ k[t] - v[t], k[t])  # noqa: E731
     torch.testing.assert_close(y, by_hand(given, step), **CLOSE)
 
 
@@ -192,6 +193,26 @@ def test_gates_begin_where_they_are_said_to_and_stay_in_range() -> None:
     gates = layer.gate(1e3 * x, torch.float64)
     assert (gates.log_keep <= 0).all()
     assert ((gates.theta >= 0) & (gates.theta <= 0.4)).all()
+
+
+@pytest.mark.equation("titans.v1:eq13", kind="value")
+@pytest.mark.equation("titans.v1:eq14", kind="value")
+def test_gates_that_are_not_there_are_one_and_a_threshold_is_at_most_two() -> None:
+    settings = MemorySettings.model_validate(
+        {"decay": "none", "step": "none", "momentum": "none", "bias": {"kind": "huber"}}
+    )
+    layer = MemoryLayer(8, 2, settings)
+    torch.nn.init.normal_(layer.gates["threshold"].maps[0].weight)
+    x = drawn(3, 5, 8).float()
+    gates = layer.gate(x, torch.float64)
+    assert torch.equal(gates.log_keep, torch.zeros(6, 5, dtype=torch.float64))
+    assert torch.equal(gates.theta, torch.ones(6, 5, dtype=torch.float64))
+    assert gates.log_eta is None
+    logits = layer.gates["threshold"](x).double()
+    wanted = 2 / (1 + (-logits).exp())
+    assert gates.threshold is not None
+    assert gates.threshold.dtype == torch.float64
+    torch.testing.assert_close(gates.threshold, wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAMED)

@@ -170,7 +170,16 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.equation("nl.v1:eq79", kind="oracle")
+@pytest.mark.equation("nl.v1:eq80", kind="oracle")
+@pytest.mark.equation("nl.v1:eq81", kind="oracle")
+@pytest.mark.equation("nl.v1:eq82", kind="oracle")
+@pytest.mark.equation("nl.v1:eq83", kind="oracle")
+@pytest.mark.equation("nl.v1:eq84", kind="oracle")
+@pytest.mark.equation("nl.v1:eq85", kind="oracle")
 @pytest.mark.equation("nl.v1:eq86", kind="oracle")
+@pytest.mark.equation("nl.v1:eq87", kind="oracle")
+@pytest.mark.equation("nl.v1:eq91", kind="oracle")
 @pytest.mark.equation("nl.v1:eq92", kind="oracle")
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("changes", SWITCHES, ids=lambda one: "-".join(one))

@@ -31,7 +31,7 @@ from cupel.tags import implements
 
 # What the gates are at first: decay, momentum, and the share of `step_max` (register, A17).
 _FIRST_DECAY, _FIRST_MOMENTUM, _FIRST_STEP = 0.01, 0.5, 0.2
-_THRESHOLD = 1.0
+_LARGEST_THRESHOLD = 2.0  # of an error: twice where a threshold begins
 
 
 def rule(settings: MemorySettings) -> Rule:
@@ -214,7 +214,7 @@ class NeuralMemory(nn.Module):
         log_eta = F.logsigmoid(logits("momentum")) if "momentum" in self.gates else None
         threshold = None
         if "threshold" in self.gates:
-            threshold = 2 * _THRESHOLD * torch.sigmoid(logits("threshold"))
+            threshold = _LARGEST_THRESHOLD * torch.sigmoid(logits("threshold"))
         return Gates(log_keep, step, log_eta, threshold)
 
 
