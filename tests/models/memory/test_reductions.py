@@ -83,6 +83,7 @@ def test_linear_attention_and_retnet(chunk: int) -> None:
 
 @pytest.mark.equation("titans.v1:eq34", kind="oracle")
 @pytest.mark.equation("miras.v1:eq9", kind="oracle")
+@pytest.mark.equation("nl.v1:eq92", kind="oracle")
 @pytest.mark.parametrize("chunk", [1, 4, 32])
 def test_deltanet_and_gated_deltanet(chunk: int) -> None:
     for name, keep in (("deltanet", ONE), ("gated-deltanet", KEEP)):
