@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -63,6 +64,13 @@ class Request:
     workers: int = 1
     try_mutants: bool = True
     run: bool = True  # else what is known already is all that counts
+    only: frozenset[str] = frozenset()  # ids of equations, or all
+
+    @property
+    def equations(self) -> list[Equation]:
+        """Those that are asked for."""
+        every = [one for paper in self.papers for one in paper.equations]
+        return [one for one in every if not self.only or one.id in self.only]
 
 
 def status(request: Request, tell: Callable[[str], None] = lambda text: None) -> list[Status]:
@@ -73,7 +81,7 @@ def status(request: Request, tell: Callable[[str], None] = lambda text: None) ->
     whole = _Survey(request)
     if request.run:
         whole.prove(tell)
-    return [whole.of(equation) for paper in request.papers for equation in paper.equations]
+    return [whole.of(equation) for equation in request.equations]
 
 
 class _Survey:
@@ -89,7 +97,6 @@ class _Survey:
             self.marks.setdefault(mark.id, []).append(mark)
         for test in request.found.tests:
             self.tests.setdefault(test.id, []).append(test)
-        self.equations = [one for paper in request.papers for one in paper.equations]
 
     def key(self, equation: Equation) -> str:
         files = {Path(test.path) for test in self.tests.get(equation.id, ())}
@@ -121,7 +128,7 @@ class _Survey:
 
     def prove(self, tell: Callable[[str], None]) -> None:
         """Run the tests of all equations of which something is not known, then their mutants."""
-        open_ones = [one for one in self.equations if self._is_open(one)]
+        open_ones = [one for one in self.request.equations if self._is_open(one)]
         if not open_ones:
             return
         tell(f"tests of {len(open_ones)} equations")
@@ -130,9 +137,11 @@ class _Survey:
             tests = trial.first()
             for one in open_ones:
                 self.store.known[one.id] = Known(self.key(one), _outcomes(tests, one.id))
-            if self.request.try_mutants:
-                self._try_mutants(trial, open_ones, tests, tell)
-        self.store.write()
+            try:
+                if self.request.try_mutants:
+                    self._try_mutants(trial, open_ones, tests, tell)
+            finally:
+                self.store.write()  # what is known so far, if somebody ends it
 
     def _is_open(self, equation: Equation) -> bool:
         marks, tests = self.marks.get(equation.id), self.tests.get(equation.id)
@@ -150,24 +159,26 @@ class _Survey:
         ready = {one.id for one in open_ones if _judged_level(self.store.known[one.id]) >= 4}
         jobs, exempt = self._mutants(ready)
         runs = [_run(number, job, tests) for number, job in enumerate(jobs)]
-        made: dict[str, int] = dict.fromkeys(ready, 0)
+        made = Counter(identity for job in jobs for identity in job.ids)
+        left = made.copy()
         survived: dict[str, list[str]] = {identity: [] for identity in ready}
         for done, answer in enumerate(self._answers(trial, runs), 1):
-            tell(f"mutant {done} of {len(runs)}")
+            missed = sum(map(bool, survived.values()))
+            tell(f"mutant {done} of {len(runs)}; {missed} equations have missed one")
             job = jobs[answer["number"]]
             for identity in job.ids:
-                made[identity] += 1
+                left[identity] -= 1
                 if not _is_red(answer, identity):
                     mutant = job.mutant
                     place = f"{mutant.path}:{mutant.line}:{mutant.column}"
                     survived[identity].append(f"{place}: {mutant.what}")
-        for identity in ready:
-            self.store.known[identity] = replace(
-                self.store.known[identity],
-                mutants=made[identity],
-                survived=tuple(sorted(survived[identity])),
-                exempt=tuple(exempt.get(identity, ())),
-            )
+                if not left[identity]:
+                    self.store.known[identity] = replace(
+                        self.store.known[identity],
+                        mutants=made[identity],
+                        survived=tuple(sorted(survived[identity])),
+                        exempt=tuple(exempt.get(identity, ())),
+                    )
 
     def _answers(self, trial: _Trial, runs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Of all mutants: those that can be exchanged in place first, the others afterwards."""

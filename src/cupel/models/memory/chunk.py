@@ -332,7 +332,7 @@ def _decayed(steps_N11: Tensor, held: Tensor) -> Tensor:
 @implements("titans.v1:eq18")
 def _carried(steps_N22: Tensor, held: Tensor) -> Tensor:
     """Weights take momentum over, which stands below them."""
-    return torch.bmm(steps_N22, held.unflatten(1, (2, -1)).flatten(2)).view_as(held)
+    return torch.bmm(steps_N22, torch.unflatten(held, 1, (2, -1)).flatten(2)).view_as(held)
 
 
 def _parts(rule: Rule, x: Tensor, h: Tensor, mix: Mixture) -> _Parts:
