@@ -137,11 +137,11 @@ def _summary(told: Sequence[Status]) -> list[str]:
         for line in one.survived:
             passed.setdefault(line, []).append(one.equation.id)
     if passed:
-        lines.append(f"{len(passed)} mutants pass the tests of an equation:")
+        lines.append(f"mutants that pass the tests of an equation: {len(passed)}")
         lines += [f"  {line} ({', '.join(dict.fromkeys(ids))})" for line, ids in passed.items()]
     exempt = sorted({line for one in told for line in one.exempt})
     if exempt:
-        lines.append(f"{len(exempt)} lines are exempt from mutants:")
+        lines.append(f"lines that have no mutants, with reasons: {len(exempt)}")
         lines += [f"  {line}" for line in exempt]
     return lines
 

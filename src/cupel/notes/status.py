@@ -163,8 +163,8 @@ class _Survey:
         left = made.copy()
         survived: dict[str, list[str]] = {identity: [] for identity in ready}
         for done, answer in enumerate(self._answers(trial, runs), 1):
-            missed = sum(map(bool, survived.values()))
-            tell(f"mutant {done} of {len(runs)}; {missed} equations have missed one")
+            passed = len({line for lines in survived.values() for line in lines})
+            tell(f"mutant {done} of {len(runs)}, {passed} passed")
             job = jobs[answer["number"]]
             for identity in job.ids:
                 left[identity] -= 1

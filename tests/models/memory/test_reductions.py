@@ -123,6 +123,7 @@ def test_titans_linear_memory_by_hand(keep: Tensor) -> None:
 
 
 @pytest.mark.equation("titans.v1:eq16", kind="oracle")
+@pytest.mark.equation("titans.v1:eq17", kind="oracle")
 def test_a_chunk_of_titans_takes_its_gradients_at_the_chunks_start() -> None:
     """Equation 16: beta_t M_0 - sum_i theta_i (beta_t / beta_i) grad l(M_0; x_i)."""
     chunk = 7

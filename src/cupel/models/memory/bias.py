@@ -65,7 +65,7 @@ class Dot:
 
     @implements("miras.v1:eq8")
     def gradient(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
-        return -value.expand_as(out)
+        return -value
 
 
 class Lp:

@@ -312,7 +312,7 @@ class _Parts(NamedTuple):
         """`x_t W_t` for every token."""
         return torch.baddbmm(torch.bmm(self.queries, held), self.scores, value_NTO, alpha=-1)
 
-    @implements("titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
+    @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
     def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
         """Weights and momentum behind the last token."""
         return torch.baddbmm(self._kept(held), self.keys, value_NTO, alpha=-1)
