@@ -77,6 +77,24 @@ def test_calls_lose_their_maps_and_turn_their_signs() -> None:
         assert what in whats, whats
 
 
+def test_equal_and_not_equal_are_exchanged() -> None:
+    whats = of("def f(form, n):\n    return form == 'unit' or n != 1\n", "f")
+    assert "form == 'unit' turned round" in whats
+    assert "n != 1 turned round" in whats
+
+
+def test_a_function_can_be_exchanged_in_place_unless_a_decorator_makes_another_of_it() -> None:
+    for decorator, wanted in {
+        '@implements("toy.v1:eq1")': True,
+        "@staticmethod": True,
+        "@torch.no_grad()": False,
+        "@cache": False,
+    }.items():
+        text = f"{decorator}\ndef f(a, b):\n    return a + b\n"
+        assert mutants(text, "x.py", 2, 3).in_place == wanted
+    assert not mutants("class A:\n    b = 1 + 2\n", "x.py", 1, 2).in_place
+
+
 def test_text_beyond_ascii_stays_as_it_is() -> None:
     text = 'def f(α, β):\n    return "é…" * 0 + α * β  # ü\n'
     for one in mutants(text, "x.py", 1, 2).made:

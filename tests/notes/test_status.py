@@ -238,6 +238,112 @@ def test_a_mutant_that_never_ends_is_red(tmp_path: Path) -> None:
     assert found.survived
 
 
+DECORATED = """
+import functools
+
+from cupel.tags import implements
+
+
+def twice(function):
+    @functools.wraps(function)
+    def wrapped(*given):
+        return function(*given)
+
+    return wrapped
+
+
+@implements("toy.v1:eq1")
+@twice
+def step(weight, keep, theta, grad):
+    return keep * weight - theta * grad
+"""
+METHOD = """
+from cupel.tags import implements
+
+
+class Rule:
+    @implements("toy.v1:eq1")
+    def __call__(self, weight, keep, theta, grad):
+        return keep * weight - theta * grad
+
+
+step = Rule()
+"""
+WHOLE = METHOD.replace("class Rule", '@implements("toy.v1:eq1")\nclass Rule')
+BUILT = """
+from cupel.tags import implements
+
+
+@implements("toy.v1:eq1")
+def made(keep, theta):
+    return lambda weight, grad: keep * weight - theta * grad
+
+
+TABLE = made(0.5, 0.25), made(0.8, 0.3)
+
+
+def step(weight, keep, theta, grad):
+    return TABLE[keep == 0.8](weight, grad)
+"""
+
+
+@pytest.mark.parametrize("text", [DECORATED, METHOD, WHOLE], ids=["decorated", "method", "class"])
+def test_wrong_versions_of_any_kind_of_code_are_seen(tmp_path: Path, text: str) -> None:
+    project = Project(tmp_path, [RIGHT])
+    (tmp_path / "src/toy/m1.py").write_text(text)
+    (found,) = project.status()
+    assert (found.level, found.survived) == (5, ())
+    assert found.mutants >= 6
+    project.cover(1, test="assert step(0.0, 0.5, 0.0, 0.0) == 0.0")
+    (found,) = project.status()
+    assert found.level == 4
+    assert found.survived
+
+
+def test_what_was_made_at_import_is_never_taken_for_verified(tmp_path: Path) -> None:
+    """Its wrong versions come too late to change anything, so they pass."""
+    project = Project(tmp_path, [RIGHT])
+    (tmp_path / "src/toy/m1.py").write_text(BUILT)
+    (found,) = project.status()
+    assert found.level == 4
+    assert found.survived
+
+
+LOOP = """
+from cupel.tags import implements
+
+
+@implements("toy.v1:eq1", "toy.v1:eq2")
+def step(weight, keep, theta, grad):
+    left = 3 if weight > 0 else 0
+    while left > 0:
+        left = left - 1
+    return keep * weight - theta * grad
+"""
+
+
+def test_what_hangs_is_red_for_the_equations_of_the_test_that_hung_alone(tmp_path: Path) -> None:
+    """Equation 2's test passes the loop by, so a loop without an end tells it nothing."""
+    project = Project(tmp_path, [RIGHT, RIGHT])
+    for number in (1, 2):
+        (tmp_path / f"src/toy/m{number}.py").write_text(LOOP if number == 1 else "")
+    path = tmp_path / "tests/test_m2.py"
+    text = path.read_text().replace("toy.m2", "toy.m1")
+    path.write_text(text.replace(VALUE, "assert step(-2.5, 0.8, 0.3, -1.0) == -1.7"))
+    one, two = project.status()
+    endless = "sign of 1 flipped"  # left = left + 1
+    assert any(endless in line for line in two.survived)
+    assert not any(endless in line for line in one.survived)
+    assert not any("theta * grad" in line for line in two.survived)
+
+
+def test_only_what_is_asked_for_is_run(tmp_path: Path) -> None:
+    project = Project(tmp_path, [RIGHT, RIGHT])
+    (only,) = project.status(only=frozenset({"toy.v1:eq2"}))
+    assert (only.equation.id, only.level) == ("toy.v1:eq2", 5)
+    assert [one.level for one in project.status(run=False)] == [2, 5]
+
+
 def command(*arguments: str) -> object:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
@@ -255,7 +361,22 @@ def test_the_command_prints_json_and_a_summary(
     assert (only["id"], only["level"]) == ("toy.v1:eq1", 5)
     assert command("notes", "status", str(project.notes), *places, "--no-run") == 0
     said = capsys.readouterr().out
-    assert "toy.v1: 1 to implement: 1 at 5" in said
+    assert "toy.v1: 1 of 1 main equations at level 5" in said
+
+
+def test_mutants_that_pass_are_listed_with_their_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Project(tmp_path, [RIGHT], test="assert step(3.0, 0.5, 0.0, 2.0) == 1.5")
+    places = ["--code", str(tmp_path / "src"), "--tests", str(tmp_path / "tests")]
+    assert command("notes", "status", str(project.notes), *places) == 0
+    said = capsys.readouterr().out
+    assert "toy.v1: 0 of 1 main equations at level 5, 1 at 4" in said
+    assert "m1.py:6:12: sign of theta * grad flipped (toy.v1:eq1)" in said
+    given = ["notes", "status", str(project.notes), *places, "--only"]
+    assert command(*given, "toy.v1:eq1", "--no-run") == 0
+    assert command(*given, "toy.v1:eq7") == 2
+    assert "no equation is called 'toy.v1:eq7'" in capsys.readouterr().err
 
 
 def test_tests_that_cannot_run_are_one_line(

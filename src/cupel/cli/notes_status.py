@@ -13,6 +13,7 @@ from cupel.cli.notes_common import Json, Paths
 
 if TYPE_CHECKING:
     from cupel.notes.faults import Fault
+    from cupel.notes.model import Paper
     from cupel.notes.status import Status
 
 
@@ -34,6 +35,9 @@ def status(
     workers: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Processes at a time; else one a core.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Of this equation, as titans.v1:eq14.")
+    ] = None,
     every: Annotated[
         bool, typer.Option("--all", help="List equations that are only context as well.")
     ] = False,
@@ -50,6 +54,7 @@ def status(
     \b
     cupel notes status
     cupel notes status --no-mutants
+    cupel notes status --only titans.v1:eq13 --only titans.v1:eq14
     cupel notes status --json | jq '.equations[] | select(.level < 5)'
     """
     from cupel.cli.tables import print_json
@@ -66,11 +71,12 @@ def status(
     request = Request(
         papers, found, python_files([*places, *(tests or [Path("tests")])]), FILE,
         workers=workers or os.cpu_count() or 1, try_mutants=mutants, run=run,
+        only=_known(only or [], papers),
     )  # fmt: skip
     with Working("running:") as at:
         told = found_status(request, at)
     faults = [*found.faults, *unknown(found, papers)]
-    shown = [one for one in told if every or one.equation.is_main]
+    shown = [one for one in told if every or only or one.equation.is_main]
     if json:
         print_json(_facts(shown, told, faults))
         return
@@ -79,6 +85,17 @@ def status(
         print(line)
     for fault in faults:
         print(f"  {fault}")
+
+
+def _known(only: Sequence[str], papers: Sequence[Paper]) -> frozenset[str]:
+    """Ids of equations that the notes have."""
+    from cupel.errors import UnknownName
+
+    ids = [one.id for paper in papers for one in paper.equations]
+    for given in only:
+        if given not in ids:
+            raise UnknownName("equation", given, ids)
+    return frozenset(only)
 
 
 def _show(shown: Sequence[Status]) -> None:
@@ -100,7 +117,10 @@ def _show(shown: Sequence[Status]) -> None:
 
 
 def _summary(told: Sequence[Status]) -> list[str]:
-    """A line a paper: of the equations to be implemented, how many stand at which level."""
+    """A line a paper: of the equations to be implemented, how many stand at which level.
+
+    Then the mutants that nobody noticed, and the lines of which there are none.
+    """
     papers: dict[str, list[Status]] = {}
     for one in told:
         papers.setdefault(one.equation.id.partition(":")[0], []).append(one)
@@ -108,11 +128,20 @@ def _summary(told: Sequence[Status]) -> list[str]:
     for paper, every in papers.items():
         main = [one for one in every if one.equation.is_main]
         levels = [sum(one.level == level for one in main) for level in range(5, -1, -1)]
-        parts = [f"{n} at {level}" for n, level in zip(levels, range(5, -1, -1), strict=True) if n]
-        lines.append(f"{paper}: {len(main)} to implement: {', '.join(parts) or 'none'}")
+        rest = [f", {n} at {5 - below}" for below, n in enumerate(levels) if n and below]
+        lines.append(
+            f"{paper}: {levels[0]} of {len(main)} main equations at level 5{''.join(rest)}"
+        )
+    passed: dict[str, list[str]] = {}
+    for one in told:
+        for line in one.survived:
+            passed.setdefault(line, []).append(one.equation.id)
+    if passed:
+        lines.append(f"mutants that pass the tests of an equation: {len(passed)}")
+        lines += [f"  {line} ({', '.join(dict.fromkeys(ids))})" for line, ids in passed.items()]
     exempt = sorted({line for one in told for line in one.exempt})
     if exempt:
-        lines.append(f"{len(exempt)} lines are exempt from mutants:")
+        lines.append(f"lines that have no mutants, with reasons: {len(exempt)}")
         lines += [f"  {line}" for line in exempt]
     return lines
 

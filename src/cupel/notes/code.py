@@ -119,10 +119,13 @@ class _File:
 
     def __init__(self, path: Path, faults: list[Fault]) -> None:
         self._path, self._faults = path.as_posix(), faults
+        self._source = b""
         self._tree = self._parsed(path)
 
     def marks(self) -> Iterator[Mark]:
         """What `@implements` says."""
+        if b"implements" not in self._source:
+            return  # most files: to look through every node takes as long as to parse
         for node, outer in _definitions(self._tree, ()):
             for call in node.decorator_list:
                 if isinstance(call, ast.Call) and _last(call.func) == "implements":
@@ -133,6 +136,8 @@ class _File:
 
     def tests(self) -> Iterator[TestMark]:
         """What `@pytest.mark.equation` says of each test."""
+        if b"equation" not in self._source:
+            return
         whole = [call for value in _pytestmarks(self._tree) for call in _equation_calls([value])]
         imports = tuple(sorted(set(_imports(self._tree))))
         yield from self._tests_in(self._tree, (), whole, imports)
@@ -189,7 +194,8 @@ class _File:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # an escape in somebody's string is not ours
-                return ast.parse(path.read_bytes(), filename=self._path)
+                self._source = path.read_bytes()
+                return ast.parse(self._source, filename=self._path)
         except SyntaxError as error:
             self._fault(error.lineno or 1, f"no Python: {error.msg}", "correct it, or leave it out")
         except (OSError, ValueError, RecursionError, MemoryError) as error:

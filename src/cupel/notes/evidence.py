@@ -22,7 +22,7 @@ from cupel.notes.code import Mark
 from cupel.notes.model import Equation
 from cupel.notes.trial import name_of
 
-VERSION = 1
+VERSION = 2  # of what mutants there are, and how they are told
 FILE = Path("notes") / ".evidence.json"
 
 

@@ -16,6 +16,7 @@ EXEMPT = "# no mutant:"
 _FLIPPED: dict[type[ast.operator], type[ast.operator]] = {ast.Add: ast.Sub, ast.Sub: ast.Add}
 _COMPARED: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.Lt: ast.Gt, ast.Gt: ast.Lt, ast.LtE: ast.GtE, ast.GtE: ast.LtE,
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,
 }  # fmt: skip
 _FLIPPED_CALLS = {"cumsum": "cumprod", "tril": "triu", "sub": "add", "add": "sub"}
 
@@ -26,6 +27,7 @@ class Mutant:
 
     path: str
     line: int
+    column: int
     what: str
     text: str
 
@@ -36,6 +38,7 @@ class Mutants:
 
     made: tuple[Mutant, ...]
     exempt: tuple[tuple[int, str], ...]
+    in_place: bool  # a function as it is written, so that no more than its code differs
 
 
 def mutants(text: str, path: str, first: int, last: int) -> Mutants:
@@ -56,8 +59,16 @@ def mutants(text: str, path: str, first: int, last: int) -> Mutants:
         wrong = source.replaced(node, new)
         if wrong not in seen:
             seen.add(wrong)
-            made.append(Mutant(path, node.lineno, what, wrong))
-    return Mutants(tuple(made), tuple(sorted(exempt.items())))
+            made.append(Mutant(path, node.lineno, node.col_offset + 1, what, wrong))
+    return Mutants(tuple(made), tuple(sorted(exempt.items())), _is_plain(definition))
+
+
+def _is_plain(definition: ast.AST) -> bool:
+    """Whether decorators leave a function what it is: `implements` does, and a method's kind."""
+    if not isinstance(definition, ast.FunctionDef):
+        return False
+    names = {ast.unparse(one).partition("(")[0] for one in definition.decorator_list}
+    return names <= {"implements", "staticmethod", "classmethod"}
 
 
 def _definition(tree: ast.Module, first: int, last: int) -> ast.AST:

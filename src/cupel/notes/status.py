@@ -12,15 +12,17 @@ A test of a shape, of causality, of speed or of a claim never lifts an equation 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
-import time
+import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from cupel.errors import CupelError
 from cupel.notes.code import Evidence, Mark, TestMark
@@ -29,7 +31,7 @@ from cupel.notes.model import Equation, Paper
 from cupel.notes.mutants import Mutant, mutants
 
 PROVING = frozenset({"value", "gradient", "oracle"})
-LIMIT_S, LEAST_S = 600.0, 5.0
+LIMIT_S, LEAST_S = 600.0, 30.0  # of all tests, and at least of a mutant's
 LEVELS = (
     "noted", "code", "a test imports it", "tests pass", "value, gradient or oracle",
     "every mutant fails",
@@ -62,6 +64,13 @@ class Request:
     workers: int = 1
     try_mutants: bool = True
     run: bool = True  # else what is known already is all that counts
+    only: frozenset[str] = frozenset()  # ids of equations, or all
+
+    @property
+    def equations(self) -> list[Equation]:
+        """Those that are asked for."""
+        every = [one for paper in self.papers for one in paper.equations]
+        return [one for one in every if not self.only or one.id in self.only]
 
 
 def status(request: Request, tell: Callable[[str], None] = lambda text: None) -> list[Status]:
@@ -72,7 +81,7 @@ def status(request: Request, tell: Callable[[str], None] = lambda text: None) ->
     whole = _Survey(request)
     if request.run:
         whole.prove(tell)
-    return [whole.of(equation) for paper in request.papers for equation in paper.equations]
+    return [whole.of(equation) for equation in request.equations]
 
 
 class _Survey:
@@ -88,8 +97,6 @@ class _Survey:
             self.marks.setdefault(mark.id, []).append(mark)
         for test in request.found.tests:
             self.tests.setdefault(test.id, []).append(test)
-        self.limit_s = LIMIT_S
-        self.equations = [one for paper in request.papers for one in paper.equations]
 
     def key(self, equation: Equation) -> str:
         files = {Path(test.path) for test in self.tests.get(equation.id, ())}
@@ -121,23 +128,20 @@ class _Survey:
 
     def prove(self, tell: Callable[[str], None]) -> None:
         """Run the tests of all equations of which something is not known, then their mutants."""
-        open_ones = [one for one in self.equations if self._is_open(one)]
+        open_ones = [one for one in self.request.equations if self._is_open(one)]
         if not open_ones:
             return
         tell(f"tests of {len(open_ones)} equations")
         files = sorted({test.path for one in open_ones for test in self.tests[one.id]})
-        begun = time.monotonic()
-        (first,) = self._trial(files, [], baseline=True)
-        # A mutant that takes far longer than all tests together will not come to an end.
-        self.limit_s = max(LEAST_S, 3 * (time.monotonic() - begun))
-        if "!" in first["tests"] or first["ended"]:
-            said = first["tests"].get("!", {}).get("said", "") or first["ended"]
-            raise CupelError(f"the tests cannot be run: {_last_line(said)}")
-        for one in open_ones:
-            self.store.known[one.id] = Known(self.key(one), _outcomes(first["tests"], one.id))
-        if self.request.try_mutants:
-            self._try_mutants(open_ones, first["tests"], tell)
-        self.store.write()
+        with self._trial(files, kept=True) as trial:
+            tests = trial.first()
+            for one in open_ones:
+                self.store.known[one.id] = Known(self.key(one), _outcomes(tests, one.id))
+            try:
+                if self.request.try_mutants:
+                    self._try_mutants(trial, open_ones, tests, tell)
+            finally:
+                self.store.write()  # what is known so far, if somebody ends it
 
     def _is_open(self, equation: Equation) -> bool:
         marks, tests = self.marks.get(equation.id), self.tests.get(equation.id)
@@ -149,92 +153,165 @@ class _Survey:
         return self.request.try_mutants and _judged_level(known) == 4 and not known.mutants
 
     def _try_mutants(
-        self, open_ones: Sequence[Equation], outcomes: Any, tell: Callable[[str], None]
+        self, trial: _Trial, open_ones: Sequence[Equation], tests: Any, tell: Callable[[str], None]
     ) -> None:
         """One run for each mutant of each function that an equation of level 4 is marked on."""
         ready = {one.id for one in open_ones if _judged_level(self.store.known[one.id]) >= 4}
         jobs, exempt = self._mutants(ready)
-        runs = []
-        for number, (mutant, ids) in enumerate(jobs):
-            nodes = [
-                node for node, test in outcomes.items()
-                if any(i in ids and kind in PROVING for i, kind in test["marks"])
-            ]  # fmt: skip
-            runs.append({
-                "number": number, "path": mutant.path, "text": mutant.text, "ids": sorted(ids),
-                "nodes": nodes, "files": sorted({outcomes[node]["file"] for node in nodes}),
-            })  # fmt: skip
-        made: dict[str, int] = dict.fromkeys(ready, 0)
+        runs = [_run(number, job, tests) for number, job in enumerate(jobs)]
+        made = Counter(identity for job in jobs for identity in job.ids)
+        left = made.copy()
         survived: dict[str, list[str]] = {identity: [] for identity in ready}
-        for done, answer in enumerate(self._trial([], runs, baseline=False), 1):
-            tell(f"mutant {done} of {len(runs)}")
-            mutant, ids = jobs[answer["number"]]
-            for identity in ids:
-                made[identity] += 1
+        for done, answer in enumerate(self._answers(trial, runs), 1):
+            passed = len({line for lines in survived.values() for line in lines})
+            tell(f"mutant {done} of {len(runs)}, {passed} passed")
+            job = jobs[answer["number"]]
+            for identity in job.ids:
+                left[identity] -= 1
                 if not _is_red(answer, identity):
-                    survived[identity].append(f"{mutant.path}:{mutant.line}: {mutant.what}")
-        for identity in ready:
-            self.store.known[identity] = replace(
-                self.store.known[identity],
-                mutants=made[identity],
-                survived=tuple(sorted(survived[identity])),
-                exempt=tuple(exempt.get(identity, ())),
-            )
+                    mutant = job.mutant
+                    place = f"{mutant.path}:{mutant.line}:{mutant.column}"
+                    survived[identity].append(f"{place}: {mutant.what}")
+                if not left[identity]:
+                    self.store.known[identity] = replace(
+                        self.store.known[identity],
+                        mutants=made[identity],
+                        survived=tuple(sorted(survived[identity])),
+                        exempt=tuple(exempt.get(identity, ())),
+                    )
 
-    def _mutants(
-        self, ready: set[str]
-    ) -> tuple[list[tuple[Mutant, set[str]]], dict[str, list[str]]]:
+    def _answers(self, trial: _Trial, runs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """Of all mutants: those that can be exchanged in place first, the others afterwards."""
+        later = [run for run in runs if not run["in_place"]]
+        for answer in trial.answers([run for run in runs if run["in_place"]]):
+            if answer.get("unchanged"):
+                later.append(runs[answer["number"]])
+            else:
+                yield answer
+        if later:
+            with self._trial([], kept=False) as other:
+                yield from other.answers(later)
+
+    def _mutants(self, ready: set[str]) -> tuple[list[_Job], dict[str, list[str]]]:
         """Each wrong version of each marked function, with the equations that it is wrong for."""
-        where: dict[tuple[str, int, int], set[str]] = {}
+        where: dict[tuple[str, int, int, str], set[str]] = {}
         for identity in sorted(ready):
             for mark in self.marks[identity]:
-                where.setdefault((mark.path, mark.line, mark.end), set()).add(identity)
-        jobs: list[tuple[Mutant, set[str]]] = []
+                place = (mark.path, mark.line, mark.end, mark.name)
+                where.setdefault(place, set()).add(identity)
+        jobs: list[_Job] = []
         exempt: dict[str, list[str]] = {}
-        for (path, first, last), ids in sorted(where.items()):
+        for (path, first, last, name), ids in sorted(where.items()):
             found = mutants(Path(path).read_text(encoding="utf-8"), path, first, last)
-            jobs += [(mutant, ids) for mutant in found.made]
+            jobs += [_Job(mutant, ids, name, found.in_place) for mutant in found.made]
             for line, reason in found.exempt:
                 for identity in ids:
                     exempt.setdefault(identity, []).append(f"{path}:{line}: {reason}")
         return jobs, exempt
 
-    def _trial(
-        self, files: Sequence[str], runs: Sequence[Any], *, baseline: bool
-    ) -> Iterator[dict[str, Any]]:
-        """Answers of `cupel.notes.trial`, as they come."""
-        if not runs and not baseline:
-            return
+    def _trial(self, files: Sequence[str], *, kept: bool) -> _Trial:
         imports = {
             name.partition(".")[0] for test in self.request.found.tests for name in test.imports
         }
         own = {Path(mark.path).resolve() for mark in self.request.found.marks}
         ours = {name.partition(".")[0] for name in self.keys.names(own)}
-        job = {
-            "preload": sorted(imports - ours - {"conftest"}), "baseline": baseline,
-            "files": list(files), "mutants": list(runs), "workers": self.request.workers,
-            "limit_s": self.limit_s,
-        }  # fmt: skip
-        surroundings = {"OMP_NUM_THREADS": "1", **os.environ, "CUPEL_DASHBOARD": "0"}
-        with subprocess.Popen(
+        preload = sorted(imports - ours - {"conftest"})
+        return _Trial(
+            {
+                "preload": preload, "kept": kept, "files": list(files),
+                "workers": self.request.workers, "limit_s": LIMIT_S,
+            }
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """A mutant, the equations that its function is marked with, and that function's name."""
+
+    mutant: Mutant
+    ids: set[str]
+    name: str
+    in_place: bool
+
+
+def _run(number: int, job: _Job, tests: Any) -> dict[str, Any]:
+    """What the trial is told of a mutant: its text, and its equations' tests, quick ones first."""
+    nodes = {
+        node: test["cpu_s"] for node, test in tests.items()
+        if any(i in job.ids and kind in PROVING for i, kind in test["marks"])
+    }  # fmt: skip
+    nodes = dict(sorted(nodes.items(), key=lambda pair: pair[1]))
+    return {
+        "number": number, "path": job.mutant.path, "text": job.mutant.text, "name": job.name,
+        "ids": sorted(job.ids), "in_place": job.in_place, "nodes": nodes,
+        "files": sorted({tests[node]["file"] for node in nodes}),
+        # Of a test that takes much CPU time the trial takes care; this is for one that sleeps.
+        "limit_s": min(LIMIT_S, LEAST_S + 20 * sum(nodes.values())),
+    }  # fmt: skip
+
+
+class _Trial:
+    """A process of `cupel.notes.trial`; a context, which ends it.
+
+    Raises CupelError when the tests cannot be run.
+    """
+
+    def __init__(self, job: dict[str, Any]) -> None:
+        surroundings = {
+            "OMP_NUM_THREADS": "1",
+            # Else a test that asks whether there is a GPU would open it before the forks.
+            "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+            **os.environ,
+            "CUPEL_DASHBOARD": "0",
+        }
+        # A pipe that nobody reads would stop what writes a lot of warnings.
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed in __exit__)
+        self._process = subprocess.Popen(
             [sys.executable, "-m", "cupel.notes.trial"],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
             env=surroundings,
-        ) as process:  # fmt: skip
-            assert process.stdin is not None
-            assert process.stdout is not None
-            assert process.stderr is not None
-            try:
-                process.stdin.write(json.dumps(job))
-                process.stdin.close()
-                for line in process.stdout:
-                    yield json.loads(line)
-                if process.wait():
-                    raise CupelError(
-                        f"the tests cannot be run: {_last_line(process.stderr.read())}"
-                    )
-            finally:
-                process.kill()
+        )  # fmt: skip
+        self._send(job)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+        self._errors.close()
+
+    def first(self) -> Any:
+        """How each test of the code as it is went."""
+        answer = self._heard()
+        if answer["ended"] or not answer["tests"]:
+            raise CupelError(f"the tests cannot be run: {answer['ended'] or 'there are none'}")
+        return answer["tests"]
+
+    def answers(self, runs: Sequence[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        """One for each mutant, in whatever order they come."""
+        if runs:
+            self._send({"mutants": runs})
+        for _ in runs:
+            yield self._heard()
+
+    def _send(self, job: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the answer says why
+            self._process.stdin.write(json.dumps(job) + "\n")
+            self._process.stdin.flush()
+
+    def _heard(self) -> Any:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            self._errors.seek(0)
+            raise CupelError(f"the tests cannot be run: {_last_line(self._errors.read())}")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise CupelError(f"the tests cannot be run: {answer['error']}")
+        return answer
 
 
 def _judged(at: Status, known: Known, *, mutated: bool) -> Status:

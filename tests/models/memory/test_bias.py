@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -89,6 +91,21 @@ def test_the_printed_lp_gradient(p: float) -> None:
     value = torch.zeros_like(out)
     found = bias.Lp(p, sharpness=1e3, eps=1e-12).gradient(out, value)
     torch.testing.assert_close(found, p * out.sign() * out.abs() ** (p - 1))
+
+
+@pytest.mark.equation("miras.v1:eq11", kind="value")
+@pytest.mark.equation("miras.v1:eq12", kind="value")
+@pytest.mark.equation("miras.v1:eq25", kind="value")
+@pytest.mark.parametrize("p", [1.0, 2.5, 3.0])
+def test_the_printed_lp_gradient_where_it_is_smooth(p: float) -> None:
+    """p tanh(a r) |r|^(p-1) with |r| = sqrt(r^2 + eps), of errors of about the size of both."""
+    out, value, _ = drawn(3)
+    found = bias.Lp(p, sharpness=0.7, eps=0.3).gradient(out, value)
+    wanted = [
+        p * math.tanh(0.7 * (o - v)) * math.hypot(o - v, math.sqrt(0.3)) ** (p - 1)
+        for o, v in zip(out.flatten().tolist(), value.flatten().tolist(), strict=True)
+    ]
+    torch.testing.assert_close(found.flatten(), torch.tensor(wanted).double(), rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.equation("miras.v1:eq11", kind="value")

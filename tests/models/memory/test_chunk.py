@@ -142,6 +142,21 @@ def test_every_activation_with_norm_and_residual(activation: str) -> None:
     assert_same(replace(PLAIN, net=net, chunk=4), drawn(10, depth=2))
 
 
+@pytest.mark.equation("miras.v1:eq23c", kind="value")
+@pytest.mark.equation("nl.v1:eq89", kind="value")
+@pytest.mark.equation("nl.v1:eq91", kind="value")
+@pytest.mark.parametrize("norm", [True, False])
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_end_of_the_network_by_hand(norm: bool, residual: bool) -> None:
+    """x + LN(z) with either left out; without a residual z may be wider than x."""
+    x = torch.tensor([[[5.0, 7.0]]], dtype=torch.float64)
+    z = torch.tensor([[[1.0, 3.0]]] if residual else [[[1.0, 3.0, 2.0]]], dtype=torch.float64)
+    variance = 1 if residual else 2 / 3
+    wanted = (z - 2) / (variance + 1e-5) ** 0.5 if norm else z
+    found = Net(norm=norm, residual=residual).finish(x, z)
+    torch.testing.assert_close(found, x + wanted if residual else wanted, **CLOSE)
+
+
 BIASES = [
     bias.L2(1.0),
     bias.Dot(),

@@ -152,7 +152,7 @@ def test_without_learning_it_is_the_plain_mlps(variant: str, changes: dict[str, 
     torch.testing.assert_close(cms(x)[0], wanted, **CLOSE)
 
 
-@pytest.mark.equation("nl.v1:eq71", kind="causal")
+@pytest.mark.equation("nl.v1:eq71", kind="oracle")
 @each_variant
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 4], [8, 8, 3], [18, 1]], ids=str)
 def test_any_split_into_calls_gives_the_same(variant: str, cuts: list[int]) -> None:
@@ -168,7 +168,7 @@ def test_any_split_into_calls_gives_the_same(variant: str, cuts: list[int]) -> N
     assert_same_states(state, last)
 
 
-@pytest.mark.equation("nl.v1:eq71", kind="causal")
+@pytest.mark.equation("nl.v1:eq71", kind="oracle")
 @each_variant
 def test_any_split_within_chunks_is_taught_the_same(variant: str) -> None:
     cms, x, grad = made(variant, signal="teach", chunk=4), drawn(), drawn(1).detach()

@@ -30,6 +30,7 @@ def test_a_step_by_hand() -> None:
     torch.testing.assert_close(found, torch.tensor([[3 - 7 / 7], [1 - 14 / 7]]))
 
 
+@pytest.mark.equation("nl.v1:eq56", kind="oracle")
 @pytest.mark.equation("nl.v1:eq57", kind="oracle")
 @pytest.mark.parametrize("tokens", [1, 2, 9])
 def test_the_closed_form_is_the_minimiser(tokens: int) -> None:

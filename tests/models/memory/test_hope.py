@@ -14,12 +14,14 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import memory_models
-from cupel.models.memory.hope import Hope, SelfModifying
+from cupel.models.memory.hope import Hope, HopeAttention, SelfModifying
 from cupel.models.memory.model import MemoryLM
 from cupel.models.memory.oracles_hope import Memory, self_modifying
 from cupel.models.memory.settings import HopeSettings
 from memory_models import CLOSE, HOPES, LEVELS, T, V, assert_equal_states, named, tokens
 
+# Levels that learn within a few tokens.
+LEARNING: dict[str, Any] = {"frequencies": (1.0, 0.5), "chunk": 2, "signal": "local"}
 each_mixer = pytest.mark.parametrize("mixer", ["hope", "hope-attention"])
 each_kind = pytest.mark.parametrize(
     ("mixer", "changes"),
@@ -86,7 +88,7 @@ def test_learning_can_be_split_where_chunks_end_and_needs_no_gradients(mixer: st
 @each_mixer
 def test_what_is_read_teaches_as_targets_do(mixer: str) -> None:
     """A text that is sampled is read as it was trained on, whatever its length."""
-    model, given = made(mixer, signal="teach"), tokens(length=T + 1)
+    model, given = made(mixer), tokens(length=T + 1)
     wanted, _ = model(given[:, :-1], given[:, 1:])
     for length in (1, 4, 5, 12, T):
         with torch.no_grad():
@@ -123,19 +125,23 @@ def test_a_step_size_of_zero_is_a_model_that_is_not_taught() -> None:
 @pytest.mark.equation("nl.v1:eq95", kind="oracle")
 @pytest.mark.equation("nl.v1:eq96", kind="oracle")
 @pytest.mark.parametrize("memories", [("k", "v", "alpha", "eta"), ("v", "eta")], ids=str)
-def test_a_layer_is_its_equations(memories: tuple[str, ...]) -> None:
+@pytest.mark.parametrize("conv", [4, 0])
+@pytest.mark.parametrize("cuts", [[9], [4, 1, 4]], ids=str)
+def test_a_layer_is_its_equations(memories: tuple[str, ...], conv: int, cuts: list[int]) -> None:
     """Convolution, maps and gates by hand, memories by the oracle."""
     torch.manual_seed(0)
     width = 5
-    settings = HopeSettings(memories=memories, chunk=3, chunk_others=4, conv=4)
+    settings = HopeSettings(memories=memories, chunk=3, chunk_others=4, conv=conv)
     layer = SelfModifying(width, 1, settings).double()
     for name, parameter in layer.named_parameters():
         torch.nn.init.normal_(parameter, std=0.5 if "gates" in name or parameter.dim() > 1 else 1)
     x = torch.randn(9, width, dtype=torch.float64)
-    taps = layer.conv.taps.weight[:, 0]
-    seen = torch.stack(
-        [sum(taps[:, 3 - j] * x[t - j] for j in range(4) if t >= j) for t in range(9)]
-    )
+    seen = x
+    if layer.conv is not None:
+        taps = layer.conv.taps.weight[:, 0]
+        seen = torch.stack(
+            [sum(taps[:, 3 - j] * x[t - j] for j in range(4) if t >= j) for t in range(9)]
+        )
     maps = (seen @ layer.maps.weight.T).split(width, -1)
     given = dict(zip(layer.plain, maps[1:], strict=True))
     for name in ("alpha", "eta"):
@@ -153,16 +159,42 @@ def test_a_layer_is_its_equations(memories: tuple[str, ...]) -> None:
     o = self_modifying(layer.how, maps[0], given, readout, all_memories)
     o = o / (o.square().mean(-1, keepdim=True) + 1e-6).sqrt() * layer.norm.weight
     wanted = (o * F.silu(x @ layer.open.weight.T)) @ layer.out.weight.T
-    torch.testing.assert_close(layer(x[None])[0][0], wanted, **CLOSE)
+    torch.testing.assert_close(in_calls(layer, x[None], cuts)[0], wanted, **CLOSE)
+
+
+def in_calls(layer: Any, x: Tensor, cuts: list[int]) -> Tensor:
+    """Outputs of calls of these lengths, each with the state behind the one before."""
+    outputs, state, at = [], None, 0
+    for cut in cuts:
+        y, state = layer(
+            x[:, at : at + cut], state, **({"start": at} if "cms" in dir(layer) else {})
+        )
+        outputs.append(y)
+        at += cut
+    return torch.cat(outputs, 1)
 
 
 @pytest.mark.equation("nl.v1:eq97", kind="value")
-def test_the_levels_read_what_the_memory_says() -> None:
+@pytest.mark.parametrize("cuts", [[9], [4, 1, 4]], ids=str)
+def test_the_levels_read_what_the_memory_says(cuts: list[int]) -> None:
     torch.manual_seed(0)
-    hope = Hope(8, 2, HopeSettings(cms={"step_max": 0.0}))
-    x = torch.randn(2, 9, 8)
-    o, _ = hope.memory(x)
-    torch.testing.assert_close(hope(x)[0], hope.cms(hope.norm(o))[0])
+    hope = Hope(8, 2, HopeSettings(cms=LEARNING)).double()
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    wanted, _ = hope.cms(hope.norm(hope.memory(x)[0]))
+    torch.testing.assert_close(in_calls(hope, x, cuts), wanted, **CLOSE)
+
+
+@pytest.mark.equation("nl.v1:eq97", kind="value")
+@pytest.mark.parametrize("persistent", [0, 3])
+@pytest.mark.parametrize("cuts", [[9], [4, 1, 4]], ids=str)
+def test_the_levels_read_what_attention_finds(persistent: int, cuts: list[int]) -> None:
+    torch.manual_seed(0)
+    settings = HopeSettings(cms=LEARNING)
+    hope = HopeAttention(8, 2, settings, persistent=persistent, window=4).double()
+    x = torch.randn(2, 9, 8, dtype=torch.float64)
+    prefix = hope.persistent.tokens if persistent else None
+    wanted, _ = hope.cms(hope.norm(hope.attention(x, prefix_PC=prefix)[0]))
+    torch.testing.assert_close(in_calls(hope, x, cuts), wanted, **CLOSE)
 
 
 def test_bfloat16_around_memories_of_float32() -> None:

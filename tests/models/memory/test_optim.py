@@ -199,6 +199,7 @@ def test_five_steps_of_m3(mode: str, scale: str, shape: tuple[int, ...]) -> None
     """With a slow momentum of every second step: steps 3 and 5 are the first to see each."""
     b1, b2, b3, lr, slow = 0.8, 0.9, 0.6, 0.1, 0.5
     chosen: dict[str, Any] = {"every": 2, "slow": slow, "mode": mode, "scale": scale}
+    chosen["weight_decay"] = 0.3
     found = stepped(lambda p: M3(p, lr=lr, betas=(b1, b2, b3), **chosen), shape, 5)
 
     def ns(m: Tensor) -> Tensor:
@@ -215,7 +216,7 @@ def test_five_steps_of_m3(mode: str, scale: str, shape: tuple[int, ...]) -> None
             fast, power = m1 / (1 - b1 ** (n + 1)), v / (1 - b2 ** (n + 1))
         if scale == "relative":
             power = power / power.mean()
-        w = w - lr * (ns(fast) + slow * o2) / (power.sqrt() + 1e-8)
+        w = (1 - lr * 0.3) * w - lr * (ns(fast) + slow * o2) / (power.sqrt() + 1e-8)
         if n % 2 == 1:
             both = g[n - 1] + g[n]
             m2 = m2 + b3 * both if mode == "paper" else b3 * m2 + (1 - b3) * both / 2

@@ -28,6 +28,9 @@ def test_decays_are_the_products_of_each_stretch(values: list[float]) -> None:
         assert float(product) == pytest.approx(float(gates(values[: t + 1]).prod()), rel=1e-12)
 
 
+@pytest.mark.equation("titans.v1:eq8", kind="value")
+@pytest.mark.equation("titans.v1:eq9", kind="value")
+@pytest.mark.equation("titans.v1:eq10", kind="value")
 @pytest.mark.equation("titans.v1:eq13", kind="value")
 @pytest.mark.equation("titans.v1:eq14", kind="value")
 @pytest.mark.equation("titans.v1:eq18", kind="value")

@@ -83,6 +83,7 @@ def test_linear_attention_and_retnet(chunk: int) -> None:
 
 @pytest.mark.equation("titans.v1:eq34", kind="oracle")
 @pytest.mark.equation("miras.v1:eq9", kind="oracle")
+@pytest.mark.equation("nl.v1:eq92", kind="oracle")
 @pytest.mark.parametrize("chunk", [1, 4, 32])
 def test_deltanet_and_gated_deltanet(chunk: int) -> None:
     for name, keep in (("deltanet", ONE), ("gated-deltanet", KEEP)):
@@ -91,11 +92,12 @@ def test_deltanet_and_gated_deltanet(chunk: int) -> None:
 
 
 @pytest.mark.equation("titans.v1:eq8", kind="oracle")
-def test_titans_without_momentum_and_chunk_one_is_the_online_delta_rule() -> None:
+@pytest.mark.parametrize("keep", [ONE, KEEP], ids=["eq 8", "and decay"])
+def test_titans_without_momentum_and_chunk_one_is_the_online_delta_rule(keep: Tensor) -> None:
     """With eta = 0: M_t = (1 - alpha) M - theta 2 (M k - v) k^T, both on the old M."""
-    y, given = reads(named("ttt", chunk=1), log_keep=KEEP.log(), theta=0.5 * RATE)
+    y, given = reads(named("ttt", chunk=1), log_keep=keep.log(), theta=0.5 * RATE)
     k, v = given["k"], given["v"]
-    step = lambda t, M: KEEP[t] * M - RATE[t] * torch.outer(M @ k[t] - v[t], k[t])  # noqa: E731
+    step = lambda t, M: keep[t] * M - RATE[t] * torch.outer(M @ k[t] - v[t], k[t])  # noqa: E731
     torch.testing.assert_close(y, by_hand(given, step), **CLOSE)
 
 
@@ -121,6 +123,7 @@ def test_titans_linear_memory_by_hand(keep: Tensor) -> None:
 
 
 @pytest.mark.equation("titans.v1:eq16", kind="oracle")
+@pytest.mark.equation("titans.v1:eq17", kind="oracle")
 def test_a_chunk_of_titans_takes_its_gradients_at_the_chunks_start() -> None:
     """Equation 16: beta_t M_0 - sum_i theta_i (beta_t / beta_i) grad l(M_0; x_i)."""
     chunk = 7
@@ -217,6 +220,28 @@ def test_gates_of_tokens_and_channels_meet(step: str, momentum: str) -> None:
     plain = layer.gate(drawn(2, 5, 8), torch.float64).theta
     wanted = plain.unsqueeze(-1) * (1 - eta) if step == "token" else plain * (1 - eta)[..., None]
     torch.testing.assert_close(gates.theta, wanted, **CLOSE)
+
+
+@pytest.mark.equation("titans.v1:eq13", kind="value")
+@pytest.mark.equation("titans.v1:eq14", kind="value")
+def test_gates_that_are_not_there_are_one_and_thresholds_have_an_end() -> (
+    None
+):
+    settings = MemorySettings.model_validate(
+        {"decay": "none", "step": "none", "momentum": "none", "bias": {"kind": "huber"}}
+    )
+    layer = MemoryLayer(8, 2, settings)
+    torch.nn.init.normal_(layer.gates["threshold"].maps[0].weight)
+    x = drawn(3, 5, 8).float()
+    gates = layer.gate(x, torch.float64)
+    assert torch.equal(gates.log_keep, torch.zeros(6, 5, dtype=torch.float64))
+    assert torch.equal(gates.theta, torch.ones(6, 5, dtype=torch.float64))
+    assert gates.log_eta is None
+    logits = layer.gates["threshold"](x).double()
+    wanted = 4 * 4**0.5 / (1 + (-logits).exp())
+    assert gates.threshold is not None
+    assert gates.threshold.dtype == torch.float64
+    torch.testing.assert_close(gates.threshold, wanted, **CLOSE)
 
 
 @pytest.mark.parametrize("name", NAMED)

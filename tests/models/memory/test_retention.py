@@ -78,6 +78,17 @@ def test_the_printed_lq_map_by_hand() -> None:
     torch.testing.assert_close(retention.LqPaper(4.0, eps=0).primal(dual), dual / norm4**2)
 
 
+@pytest.mark.equation("miras.v1:eq24", kind="value")
+@pytest.mark.equation("miras.v1:eq23a", kind="value")
+def test_small_numbers_that_keep_the_lq_maps_from_dividing_by_zero() -> None:
+    dual = torch.tensor([[[2.0]]], dtype=torch.float64)
+    printed = retention.LqPaper(4.0, eps=0.5).primal(dual)
+    assert float(printed) == pytest.approx(2 / (2 + 0.5) ** 2)
+    # q = 3/2, p = 3: (q - 1) A |A| / (||A||_3 + eps), |A| = sqrt(A^2 + eps)
+    mirror = retention.LqMirror(1.5, eps=0.5).primal(dual)
+    assert float(mirror) == pytest.approx(0.5 * 2 * 4.5**0.5 / (2 + 0.5))
+
+
 @pytest.mark.equation("miras.v1:eq24", kind="oracle")
 def test_the_printed_lq_map_is_not_the_argmin_but_for_two() -> None:
     dual = drawn(1, 3, 2)
@@ -113,7 +124,8 @@ def test_the_softmax_step_is_the_argmin_on_the_simplex(over: str) -> None:
     found = rule.primal(keep * rule.dual(weight) - step * grad)
 
     def on_simplex(z: Tensor) -> Tensor:
-        return rule.primal(z)
+        weights = z.exp()
+        return total * weights / weights.sum(1 if over == "outputs" else (1, 2), keepdim=True)
 
     def objective(z: Tensor) -> Tensor:
         w = on_simplex(z)
@@ -124,14 +136,19 @@ def test_the_softmax_step_is_the_argmin_on_the_simplex(over: str) -> None:
     torch.testing.assert_close(found, best, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.equation("miras.v1:eq18", kind="value")
 @pytest.mark.equation("miras.v1:eq27", kind="value")
-def test_without_forgetting_the_softmax_step_is_multiplicative_weights() -> None:
-    rule, weight = retention.KLRetention(1.0), torch.softmax(drawn(1, 4, 3), 1)
+@pytest.mark.parametrize("over", ["outputs", "all"])
+def test_without_forgetting_the_softmax_step_is_multiplicative_weights(over: str) -> None:
+    """Equation 18 with f(t) = t log t: g is the exponential, and zeta makes the sum right."""
+    total, dims = 1.7, (1,) if over == "outputs" else (1, 2)
+    rule, weight = retention.KLRetention(total, over=over), drawn(1, 4, 3).exp()
+    weight = total * weight / weight.sum(dims, keepdim=True)
     grad = drawn(1, 4, 3, seed=2)
     wanted = weight * (-0.3 * grad).exp()
-    wanted = wanted / wanted.sum(1, keepdim=True)
+    wanted = total * wanted / wanted.sum(dims, keepdim=True)
     torch.testing.assert_close(rule.primal(rule.dual(weight) - 0.3 * grad), wanted, **EXACT)
-    assert (rule.primal(drawn(1, 4, 3)).sum(1) - 1).abs().max() < 1e-12
+    assert (rule.primal(drawn(1, 4, 3)).sum(dims) - total).abs().max() < 1e-12
 
 
 @pytest.mark.equation("miras.v1:eq22", kind="oracle")

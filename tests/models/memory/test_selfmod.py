@@ -170,7 +170,17 @@ SWITCHES: list[dict[str, Any]] = [
 ]
 
 
+@pytest.mark.equation("nl.v1:eq79", kind="oracle")
+@pytest.mark.equation("nl.v1:eq80", kind="oracle")
+@pytest.mark.equation("nl.v1:eq81", kind="oracle")
+@pytest.mark.equation("nl.v1:eq82", kind="oracle")
+@pytest.mark.equation("nl.v1:eq83", kind="oracle")
+@pytest.mark.equation("nl.v1:eq84", kind="oracle")
+@pytest.mark.equation("nl.v1:eq85", kind="oracle")
 @pytest.mark.equation("nl.v1:eq86", kind="oracle")
+@pytest.mark.equation("nl.v1:eq87", kind="oracle")
+@pytest.mark.equation("nl.v1:eq88", kind="oracle")
+@pytest.mark.equation("nl.v1:eq91", kind="oracle")
 @pytest.mark.equation("nl.v1:eq92", kind="oracle")
 @pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("changes", SWITCHES, ids=lambda one: "-".join(one))
@@ -262,6 +272,7 @@ def unit(*shape: int, seed: int) -> Tensor:
     return F.normalize(torch.randn(*shape, generator=draws, dtype=torch.float64), dim=-1)
 
 
+@pytest.mark.equation("nl.v1:eq92", kind="value")
 @pytest.mark.equation("nl.v1:eq93", kind="value")
 @pytest.mark.parametrize(("loss", "times"), [(bias.L2(1.0), 2), (bias.Dot(), 1)], ids=["l2", "dot"])
 def test_the_loss_decides_how_often_a_key_is_erased(loss: bias.Bias, times: int) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from cupel.models.memory.attention import WindowAttention, rotated
 from cupel.models.memory.chunk import Gates, begin
-from cupel.models.memory.neural import MemoryLayer
+from cupel.models.memory.neural import MemoryLayer, Projections
 from cupel.models.memory.oracles import network, sequential
 from cupel.models.memory.settings import MemorySettings
 from cupel.models.memory.titans import LMM, MAC, MAG, MAL, mask
@@ -93,6 +93,19 @@ def test_only_distances_count() -> None:
     torch.testing.assert_close(one, other, **CLOSE)
 
 
+def in_calls(layer: Any, x: Tensor, cuts: list[int]) -> Tensor:
+    """Outputs of calls of these lengths, each with the state behind the one before."""
+    outputs, state, at = [], None, 0
+    for cut in cuts:
+        y, state = layer(x[:, at : at + cut], state, at)
+        outputs.append(y)
+        at += cut
+    return torch.cat(outputs, 1)
+
+
+each_cut = pytest.mark.parametrize("cuts", [[T], [5, 1, 7], [3, 8, 2]], ids=str)
+
+
 def joined(layer: Any, x: Tensor) -> Tensor:
     """Persistent tokens before each sequence (equation 19)."""
     return torch.cat((layer.persistent.tokens.expand(len(x), -1, -1), x), 1)
@@ -111,24 +124,28 @@ def test_the_memory_alone_reads_persistent_tokens_first() -> None:
 @pytest.mark.equation("titans.v1:eq27", kind="oracle")
 @pytest.mark.equation("titans.v1:eq28", kind="oracle")
 @pytest.mark.equation("titans.v1:eq25", kind="value")
-def test_memory_as_a_gate() -> None:
+@each_cut
+def test_memory_as_a_gate(cuts: list[int]) -> None:
     layer, x = made(MAG, window=5), tokens()
+    found = in_calls(layer, x, cuts)
     m = layer.memory(joined(layer, x))[0][:, P:]
     for n in range(2):
         y = attended(layer.attention, x[n], layer.persistent.tokens, 5)
         wanted = rms(y, layer.gating.one.weight) * F.silu(rms(m[n], layer.gating.other.weight))
-        torch.testing.assert_close(layer(x)[0][n], wanted, **CLOSE)
+        torch.testing.assert_close(found[n], wanted, **CLOSE)
 
 
 @pytest.mark.equation("titans.v1:eq29", kind="oracle")
 @pytest.mark.equation("titans.v1:eq30", kind="oracle")
 @pytest.mark.equation("titans.v1:eq31", kind="oracle")
-def test_memory_as_a_layer() -> None:
+@each_cut
+def test_memory_as_a_layer(cuts: list[int]) -> None:
     layer, x = made(MAL, window=5), tokens()
+    found = in_calls(layer, x, cuts)
     y = rms(layer.memory(joined(layer, x))[0], layer.norm.weight)
     for n in range(2):
         wanted = attended(layer.attention, y[n, P:], y[n, :P], 5)
-        torch.testing.assert_close(layer(x)[0][n], wanted, **CLOSE)
+        torch.testing.assert_close(found[n], wanted, **CLOSE)
 
 
 @pytest.mark.equation("titans.v1:eq21", kind="oracle")
@@ -137,9 +154,11 @@ def test_memory_as_a_layer() -> None:
 @pytest.mark.equation("titans.v1:eq24", kind="oracle")
 @pytest.mark.equation("titans.v1:eq25", kind="oracle")
 @pytest.mark.parametrize("segment", [4, 6, 20])
-def test_memory_as_a_context(segment: int) -> None:
-    layer, x = made(MAC, segment=segment, memory={"conv": 0}), tokens()
-    found, _ = layer(x)
+@pytest.mark.parametrize("conv", [0, 3])
+@each_cut
+def test_memory_as_a_context(segment: int, conv: int, cuts: list[int]) -> None:
+    layer, x = made(MAC, segment=segment, memory={"conv": conv}), tokens()
+    found = in_calls(layer, x, cuts)
     for n in range(2):
         torch.testing.assert_close(found[n], as_context(layer, x[n : n + 1], segment), **CLOSE)
 
@@ -149,10 +168,11 @@ def as_context(layer: MAC, x: Tensor, segment: int) -> Tensor:
     memory, D = layer.memory, C // H
     fast = [begin(memory.rule, [w[h : h + 1] for w in memory.first]) for h in range(H)]
     fast = [one._replace(**lists(one)) for one in fast]
-    rows = []
+    rows, before = [], torch.zeros(0, C, dtype=x.dtype)
+    all_asked = convolved(layer.asking, x[0])
     for start in range(0, x.shape[1], segment):
         part = x[:, start : start + segment]
-        asked = F.silu(part @ layer.asking.maps.weight.T)[0]
+        asked = all_asked[start : start + segment]
         recalled = [
             network(
                 memory.rule, fast[h].weights, F.normalize(asked[:, h * D : (h + 1) * D], dim=-1)
@@ -161,7 +181,8 @@ def as_context(layer: MAC, x: Tensor, segment: int) -> Tensor:
         ]
         h_TC = torch.cat([rms(one, memory.norm.weight) for one in recalled], -1)
         y = torch.stack([row(layer, h_TC, part[0], i) for i in range(part.shape[1])])
-        k, v = F.silu(y @ memory.projections.maps.weight.T).chunk(2, -1)
+        before = torch.cat((before, y))
+        k, v = convolved(memory.projections, before)[start:].chunk(2, -1)
         gates = memory.gate(y[None], torch.float64)
         outputs = []
         for h in range(H):
@@ -175,6 +196,22 @@ def as_context(layer: MAC, x: Tensor, segment: int) -> Tensor:
         m_TC = torch.cat(outputs, -1)
         rows.append(rms(y, layer.gating.one.weight) * F.silu(rms(m_TC, layer.gating.other.weight)))
     return torch.cat(rows)
+
+
+def convolved(layer: Projections, x_TC: Tensor) -> Tensor:
+    """Projections of a whole sequence, with the convolution as a loop, and SiLU."""
+    found = x_TC @ layer.maps.weight.T
+    if layer.kernel:
+        taps = layer.conv.weight[:, 0].T
+        found = torch.stack(
+            [
+                sum(
+                    taps[layer.kernel - 1 - j] * found[t - j] for j in range(layer.kernel) if t >= j
+                )
+                for t in range(len(found))
+            ]
+        )
+    return F.silu(found)
 
 
 def lists(one: Any) -> dict[str, Any]:
@@ -223,6 +260,7 @@ def test_persistent_tokens_do_not_depend_on_the_input() -> None:
         assert torch.equal(one[:H], one[H : 2 * H])
 
 
+@pytest.mark.equation("titans.v1:eq19", kind="value")
 def test_a_memory_of_no_persistent_tokens_begins_as_it_is() -> None:
     layer, x = made(LMM, persistent=0), tokens()
     assert isinstance(layer.memory, MemoryLayer)

@@ -50,7 +50,7 @@ class L2:
     def loss(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
         return 0.5 * self.scale * (out - value).square().sum(-1)
 
-    @implements("titans.v1:eq12", "titans.v1:eq17")
+    @implements("titans.v1:eq12", "titans.v1:eq17", "miras.v1:eq31")
     def gradient(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
         return self.scale * (out - value)
 
@@ -65,7 +65,7 @@ class Dot:
 
     @implements("miras.v1:eq8")
     def gradient(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
-        return -value.expand_as(out)
+        return -value
 
 
 class Lp:
@@ -86,15 +86,21 @@ class Lp:
         assert p >= 1, p
         self.p, self.smooth, self.sharpness, self.eps = p, smooth, sharpness, eps
 
+    @implements("miras.v1:eq10")
     def loss(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
         return ((out - value).square() + self.eps).pow(self.p / 2).sum(-1)
 
-    @implements("miras.v1:eq10", "miras.v1:eq11", "miras.v1:eq12", "miras.v1:eq25")
     def gradient(self, out: Tensor, value: Tensor, threshold: Tensor | None = None) -> Tensor:
-        error = out - value
+        return self._exact(out - value) if self.smooth == "exact" else self._printed(out - value)
+
+    @implements("miras.v1:eq10")
+    def _exact(self, error: Tensor) -> Tensor:
         size = (error.square() + self.eps).sqrt()
-        if self.smooth == "exact":
-            return self.p * error * size.pow(self.p - 2)
+        return self.p * error * size.pow(self.p - 2)
+
+    @implements("miras.v1:eq11", "miras.v1:eq12", "miras.v1:eq25")
+    def _printed(self, error: Tensor) -> Tensor:
+        size = (error.square() + self.eps).sqrt()
         return self.p * torch.tanh(self.sharpness * error) * size.pow(self.p - 1)
 
 

@@ -105,7 +105,8 @@ def run(
     Source: Titans (arXiv 2501.00663v1), equations 13 to 18; MIRAS (arXiv 2504.13173v1), 28 to 32.
     """
     now, outputs = _joined(fast), []
-    for start, size, count in _groups(rule, k_NTI.shape[1], fast.at):
+    length = k_NTI.shape[1]  # no mutant: there are as many queries and values as keys
+    for start, size, count in _groups(rule, length, fast.at):
         stop = start + size * count
         for piece in _pieces(rule, (start, stop, size), q_NTI, k_NTI, v_NTO, gates, fast):
             out, now = _write(rule, piece, now)
@@ -275,16 +276,27 @@ def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[Tensor, _Now]:
     return y_NTO, after
 
 
-@implements("miras.v1:eq30", "miras.v1:eq31", "miras.v1:eq32")
 def _behind(rule: Rule, now: _Now, held: list[Tensor], dual: list[Tensor] | None, at: int) -> _Now:
     """State behind a piece; where an anchor ends the next begins."""
-    if at != rule.chunk and not (rule.retention.lag and at == 1):
+    if not _turns(rule, at):
         return _Now(held, now.anchor, dual, at)
     if dual is not None:
-        held = [rule.retention.primal(found) for found in dual]
-        return _Now(held, held, dual, at % rule.chunk)
+        return _mapped(rule, dual, at)
     new = _Now(held, now.anchor, None, at % rule.chunk)
     return new._replace(anchor=_weights(new))
+
+
+@implements("miras.v1:eq30", "miras.v1:eq31")
+def _turns(rule: Rule, at: int) -> bool:
+    """Whether an anchor ends behind a chunk's first `at` tokens: all of them, or the lag token."""
+    return at == rule.chunk or (rule.retention.lag and at == 1)
+
+
+@implements("miras.v1:eq30", "miras.v1:eq31")
+def _mapped(rule: Rule, dual: list[Tensor], at: int) -> _Now:
+    """The weights for what has been added up, at which the next writes are made."""
+    held = [rule.retention.primal(found) for found in dual]
+    return _Now(held, held, dual, at % rule.chunk)
 
 
 class _Parts(NamedTuple):
@@ -304,15 +316,27 @@ class _Parts(NamedTuple):
         """`x_t W_t` for every token."""
         return torch.baddbmm(torch.bmm(self.queries, held), self.scores, value_NTO, alpha=-1)
 
-    @implements("titans.v1:eq18", "miras.v1:eq29")
+    @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
     def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
         """Weights and momentum behind the last token."""
+        return torch.baddbmm(self._kept(held), self.keys, value_NTO, alpha=-1)
+
+    def _kept(self, held: Tensor) -> Tensor:
+        """What is left of weights and momentum at the chunk's start."""
         assert self.steps is not None
-        if self.steps.shape[-1] == 1:
-            kept = self.steps * held
-        else:
-            kept = torch.bmm(self.steps, held.reshape(len(held), 2, -1)).view_as(held)
-        return torch.baddbmm(kept, self.keys, value_NTO, alpha=-1)
+        plain = self.steps.shape[-1] == 1
+        return _decayed(self.steps, held) if plain else _carried(self.steps, held)
+
+
+@implements("miras.v1:eq29", "miras.v1:eq32")
+def _decayed(steps_N11: Tensor, held: Tensor) -> Tensor:
+    return steps_N11 * held
+
+
+@implements("titans.v1:eq18")
+def _carried(steps_N22: Tensor, held: Tensor) -> Tensor:
+    """Weights take momentum over, which stands below them."""
+    return torch.bmm(steps_N22, torch.unflatten(held, 1, (2, -1)).flatten(2)).view_as(held)
 
 
 def _parts(rule: Rule, x: Tensor, h: Tensor, mix: Mixture) -> _Parts:

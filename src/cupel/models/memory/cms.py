@@ -145,8 +145,20 @@ class CMS(nn.Module):
         state = self._turned(state, all_levels=True)
         return CMSState(state.levels)
 
+    @implements("nl.v1:eq71")
     def _piece(self, x_BTC: Tensor, state: CMSState) -> tuple[Tensor, CMSState]:
         """Tokens between two updates of any level."""
+        inputs, tapes, y_BTC = self._through(x_BTC, state)
+        state = state._replace(seen=state.seen + x_BTC.shape[1])
+        if self.settings.signal == "teach":
+            return y_BTC, state._replace(pending=inputs)
+        state = self._foretold(state, inputs, tapes)
+        last = [given[:, -1:] for given in inputs]
+        return y_BTC, self._turned(state._replace(tails=last))
+
+    @implements("nl.v1:eq70", "nl.v1:eq73", "nl.v1:eq74")
+    def _through(self, x_BTC: Tensor, state: CMSState) -> tuple[list[Tensor], list[Tape], Tensor]:
+        """Each level's inputs (behind that of the piece before) and tape, and the output."""
         length = x_BTC.shape[1]
         tails = state.tails or [x_BTC[:, :0]] * len(self.periods)
         inputs: list[Tensor] = []
@@ -160,13 +172,7 @@ class CMS(nn.Module):
             out, tape = self._forward(inputs[-1], level.weights)
             outs.append(out[:, -length:])
             tapes.append(tape)
-        y_BTC = self._joined(outs)
-        state = state._replace(seen=state.seen + length)
-        if self.settings.signal == "teach":
-            return y_BTC, state._replace(pending=inputs)
-        state = self._foretold(state, inputs, tapes)
-        last = [given[:, -1:] for given in inputs]
-        return y_BTC, self._turned(state._replace(tails=last))
+        return inputs, tapes, self._joined(outs)
 
     @implements("nl.v1:eq70", "nl.v1:eq73", "nl.v1:eq74")
     def _joined(self, outs: Sequence[Tensor]) -> Tensor:
@@ -251,6 +257,7 @@ class CMS(nn.Module):
                 levels[n] = levels[n]._replace(weights=anew, first=anew, above=_zeros(above))
         return state._replace(levels=tuple(levels))
 
+    @implements("nl.v1:eq70")
     def _forward(self, x_BTC: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tape]:
         """One level's answer, and what its gradients need. A bias is the weight of a constant."""
         both = ACTIVATIONS[self.net.activation]
@@ -293,6 +300,7 @@ def _owners(periods: Sequence[int | None]) -> dict[int, int]:
     return {fast: slow for (_, fast), (_, slow) in pairwise(learning)}
 
 
+@implements("nl.v1:eq71", "nl.v1:eq72")
 def _added(
     sums: Sequence[Tensor], tape: Tape, deltas: Sequence[Tensor], eta_BT: Tensor
 ) -> list[Tensor]:

@@ -70,10 +70,13 @@ def proximal(weight_IO: Tensor, x_TI: Tensor, grad_TO: Tensor, eta: float) -> Te
     """
     tokens, width = x_TI.shape[-2:]
     error_TO = x_TI @ weight_IO + grad_TO
-    if tokens <= width:
-        system = x_TI @ x_TI.mT + torch.eye(tokens, dtype=x_TI.dtype, device=x_TI.device) / eta
+    fewer = tokens <= width  # no mutant: both systems have the same solution
+    count = tokens if fewer else width
+    eye = torch.eye(count).to(x_TI)  # no mutant: gradients are of the same type
+    if fewer:
+        system = x_TI @ x_TI.mT + eye / eta
         return weight_IO - torch.matmul(x_TI.mT, torch.linalg.solve(system, error_TO))
-    system = x_TI.mT @ x_TI + torch.eye(width, dtype=x_TI.dtype, device=x_TI.device) / eta
+    system = x_TI.mT @ x_TI + eye / eta
     moved: Tensor = torch.linalg.solve(system, x_TI.mT @ error_TO)
     return weight_IO - moved
 

@@ -35,7 +35,7 @@ from cupel.models.memory.retention import L2Retention
 from cupel.models.memory.selfmod import PARTS, How, Memories, modify, start
 from cupel.models.memory.settings import HopeSettings
 from cupel.models.memory.state import LayerState, State
-from cupel.models.memory.titans import Persistent
+from cupel.models.memory.titans import Persistent, attended
 from cupel.tags import implements
 
 _GATES = ("alpha", "eta")
@@ -184,8 +184,9 @@ class Hope(nn.Module):
     def forward(
         self, x_BTC: Tensor, state: LayerState | None = None, start: int = 0
     ) -> tuple[Tensor, LayerState]:
+        state = state or LayerState()
         o_BTC, after = self.memory(x_BTC, state)
-        y_BTC, cms = self.cms(normed(self.norm, o_BTC), None if state is None else state.cms)
+        y_BTC, cms = self.cms(normed(self.norm, o_BTC), state.cms)
         return y_BTC, replace(after, cms=cms)
 
 
@@ -205,14 +206,12 @@ class HopeAttention(nn.Module):
     def forward(
         self, x_BTC: Tensor, state: LayerState | None = None, start: int = 0
     ) -> tuple[Tensor, LayerState]:
-        past = None
-        if state is not None and state.keys is not None and state.values is not None:
-            past = (state.keys, state.values)
+        state = state or LayerState()
         tokens = self.persistent.tokens
         o_BTC, (keys, values) = self.attention(
-            x_BTC, prefix_PC=tokens if len(tokens) else None, past=past, start=start
+            x_BTC, prefix_PC=tokens if len(tokens) else None, past=attended(state), start=start
         )
-        y_BTC, cms = self.cms(normed(self.norm, o_BTC), None if state is None else state.cms)
+        y_BTC, cms = self.cms(normed(self.norm, o_BTC), state.cms)
         return y_BTC, LayerState(keys=keys, values=values, cms=cms)
 
 

@@ -31,10 +31,9 @@ from cupel.tags import implements
 
 # What the gates are at first: decay, momentum, and the share of `step_max` (register, A17).
 _FIRST_DECAY, _FIRST_MOMENTUM, _FIRST_STEP = 0.01, 0.5, 0.2
-# An error's norm above which a token is an outlier, for outputs and values of unit channels: at
-# first 2 sqrt(D), and at most twice that. Two such vectors that know nothing of each other are
-# sqrt(2 D) apart.
-_FIRST_THRESHOLD = 2.0
+# An error's norm above which a token is an outlier, in sqrt(D): at first half as much. Two vectors
+# of unit channels that know nothing of each other are sqrt(2 D) apart.
+_LARGEST_THRESHOLD = 4.0
 
 
 def rule(settings: MemorySettings) -> Rule:
@@ -226,7 +225,7 @@ class NeuralMemory(nn.Module):
         threshold = None
         if "threshold" in self.gates:
             wide = self.first[-1].shape[-1] ** 0.5
-            threshold = 2 * _FIRST_THRESHOLD * wide * torch.sigmoid(logits("threshold"))
+            threshold = _LARGEST_THRESHOLD * wide * torch.sigmoid(logits("threshold"))
         return Gates(log_keep, step, log_eta, threshold)
 
 

@@ -143,22 +143,32 @@ class DGD(_Base):
         self.inputs = inputs
         super().__init__(params, {"lr": lr, "form": form})
 
-    @implements("nl.v1:eq56", "nl.v1:eq57")
     def _move(self, weight: Tensor, grad: Tensor, group: dict[str, Any], number: int) -> None:
         lr, moment_CC = group["lr"], self.inputs.take(weight)
         if moment_CC is None:
             weight.add_(grad, alpha=-lr)
             return
+        forms = {"proximal": _proximal, "explicit": _explicit, "unit": _unit}
         w_RC, g_RC = weight.to(moment_CC.dtype), grad.to(moment_CC.dtype)
-        if group["form"] == "proximal":
-            eye = torch.eye(len(moment_CC), dtype=moment_CC.dtype, device=moment_CC.device)
-            new = torch.linalg.solve(eye + lr * moment_CC, (w_RC - lr * g_RC).T).T
-        elif group["form"] == "explicit":
-            step = lr / (1 + lr * moment_CC.trace())
-            new = w_RC - step * (w_RC @ moment_CC + g_RC)
-        else:
-            new = w_RC - w_RC @ moment_CC - lr * g_RC
-        weight.copy_(new)
+        weight.copy_(forms[group["form"]](w_RC, g_RC, moment_CC, lr))
+
+
+@implements("nl.v1:eq56", "nl.v1:eq57")
+def _proximal(w_RC: Tensor, g_RC: Tensor, moment_CC: Tensor, lr: float) -> Tensor:
+    eye = torch.eye(len(moment_CC), dtype=moment_CC.dtype, device=moment_CC.device)
+    found: Tensor = torch.linalg.solve(eye + lr * moment_CC, (w_RC - lr * g_RC).T).T
+    return found
+
+
+@implements("nl.v1:eq57")
+def _explicit(w_RC: Tensor, g_RC: Tensor, moment_CC: Tensor, lr: float) -> Tensor:
+    step = lr / (1 + lr * moment_CC.trace())
+    return w_RC - step * (w_RC @ moment_CC + g_RC)
+
+
+@implements("nl.v1:eq57")
+def _unit(w_RC: Tensor, g_RC: Tensor, moment_CC: Tensor, lr: float) -> Tensor:
+    return w_RC - w_RC @ moment_CC - lr * g_RC
 
 
 class DeltaMomentum(_Base):
@@ -346,7 +356,8 @@ class M3(_Base):
         state = self.state[weight]
         if not state:
             names = ("fast", "power", "slow", "gathered", "held")
-            state |= {"updates": 0, **{name: torch.zeros_like(weight) for name in names}}
+            zero = torch.zeros_like(weight)  # no mutant: a gradient has the shape of its weight
+            state |= {"updates": 0, **{name: zero.clone() for name in names}}
         state["updates"] += 1
         b1, b2, b3 = group["betas"]
         old1, new1, old2, new2 = (1.0, b1, 1.0, b2)

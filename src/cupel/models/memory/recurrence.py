@@ -56,7 +56,6 @@ class Mixture(NamedTuple):
     kept: Tensor | None  # (…, T)
 
 
-@implements("titans.v1:eq13", "titans.v1:eq14", "titans.v1:eq16", "titans.v1:eq18", "miras.v1:eq28")
 def mixture(log_keep: Tensor, theta: Tensor, log_eta: Tensor | None = None) -> Mixture:
     """The closed form of `W_t = keep_t W_{t-1} + S_t`, `S_t = eta_t S_{t-1} - theta_t u_t`.
 
@@ -66,15 +65,27 @@ def mixture(log_keep: Tensor, theta: Tensor, log_eta: Tensor | None = None) -> M
 
         W_t = A_t W_0 + (L_A H)_t S_0 - sum_{i<=t} C[t, i] theta_i u_i
     """
-    keep = decays(log_keep)
-    start = products(log_keep)
     if log_eta is None:
-        return Mixture(start, keep * theta.unsqueeze(-2), None, None, None)
-    carry = decays(log_eta)
-    impulse = products(log_eta)
+        return _plain(log_keep, theta)
+    return _carried(log_keep, theta, log_eta)
+
+
+@implements("titans.v1:eq8", "titans.v1:eq16", "miras.v1:eq28")
+def _plain(log_keep: Tensor, theta: Tensor) -> Mixture:
+    """Without momentum: equation 16, and 8 where nothing is forgotten."""
+    return Mixture(products(log_keep), decays(log_keep) * theta.unsqueeze(-2), None, None, None)
+
+
+@implements(
+    "titans.v1:eq9", "titans.v1:eq10", "titans.v1:eq13", "titans.v1:eq14", "titans.v1:eq18"
+)  # fmt: skip
+def _carried(log_keep: Tensor, theta: Tensor, log_eta: Tensor) -> Mixture:
+    """With momentum: equations 13, 14 and 18, and 9 and 10 where nothing is forgotten."""
+    keep, carry, impulse = decays(log_keep), decays(log_eta), products(log_eta)
     writes = (keep @ carry) * theta.unsqueeze(-2)
     inertia = (keep @ impulse.unsqueeze(-1)).squeeze(-1)
-    return Mixture(start, writes, inertia, impulse[..., -1], carry[..., -1, :] * theta)
+    last = carry[..., -1, :] * theta
+    return Mixture(products(log_keep), writes, inertia, impulse[..., -1], last)
 
 
 def before(mix: Mixture) -> Mixture:

@@ -165,6 +165,7 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
     return eta * (1 + log_keep.exp()) if how.flips else eta
 
 
+@implements("nl.v1:eq86", "nl.v1:eq87", "nl.v1:eq88")
 def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
     if how.main.chunk == 1 and len(main.weights) == 1 and watch is None:

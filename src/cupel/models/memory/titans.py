@@ -75,6 +75,13 @@ def _repeated(state: LayerState, batch: int) -> LayerState:
     return LayerState(fast=fast, conv=None if state.conv is None else more(state.conv))
 
 
+def attended(state: LayerState) -> tuple[Tensor, Tensor] | None:
+    """Keys and values of tokens that came before."""
+    if state.keys is None or state.values is None:
+        return None
+    return state.keys, state.values
+
+
 class Gating(nn.Module):
     """`a ⊗ b`: both normalised with weights of their own, one through SiLU (section 4.3)."""
 
@@ -125,9 +132,8 @@ class MAG(nn.Module):
         if state is None:
             _, state = self.persistent.before(self.memory, len(x_BTC))
         m_BTC, after = self.memory(x_BTC, state)
-        past = None if state.keys is None or state.values is None else (state.keys, state.values)
         y_BTC, (keys, values) = self.attention(
-            x_BTC, prefix_PC=_some(self.persistent.tokens), past=past, start=start
+            x_BTC, prefix_PC=_some(self.persistent.tokens), past=attended(state), start=start
         )
         found = self.gating(y_BTC, m_BTC)
         return found, LayerState(fast=after.fast, conv=after.conv, keys=keys, values=values)
@@ -153,11 +159,10 @@ class MAL(nn.Module):
         prefix_PC, first = self.persistent.before(self.memory, len(x_BTC))
         state = state or first
         y_BTC, after = self.memory(x_BTC, state)
-        past = None if state.keys is None or state.values is None else (state.keys, state.values)
         found, (keys, values) = self.attention(
             normed(self.norm, y_BTC),
             prefix_PC=None if prefix_PC is None else normed(self.norm, prefix_PC),
-            past=past,
+            past=attended(state),
             start=start,
         )
         return found, LayerState(fast=after.fast, conv=after.conv, keys=keys, values=values)
@@ -248,8 +253,8 @@ class MAC(nn.Module):
         q, k_x, v_x = self._split(x_BTC)
         k_h, k_x = rotated(k_h, state.index), rotated(k_x, state.index)
         keys, values = torch.cat((k_h, k_x), 1), torch.cat((v_h, v_x), 1)
-        if state.keys is not None and state.values is not None:
-            keys, values = torch.cat((state.keys, keys), 2), torch.cat((state.values, values), 2)
+        if (past := attended(state)) is not None:
+            keys, values = torch.cat((past[0], keys), 2), torch.cat((past[1], values), 2)
         k_all, v_all = (torch.cat(part.chunk(2, 1), 2) for part in (keys, values))
         T, S, D = q.shape[2], keys.shape[2], q.shape[3]
         _, p, w = self._split(self.persistent.tokens.unsqueeze(0))
