@@ -33,7 +33,7 @@ def sizes(draw: st.DrawFn, mixer: str) -> dict[str, Any]:
         "window": draw(small), "segment": draw(small),
         "memory": {
             "kind": draw(st.sampled_from(["titans", "gated-deltanet", "ttt", "retnet"])),
-            # Larger ones of a deep memory, token by token, are more than its curvature allows.
+            # Steps are small, so that what a drawn network learns does not grow without bound.
             "step_max": 0.05,
             "chunk": draw(small), "conv": draw(st.integers(0, 3)),
             "read": draw(st.sampled_from(["after", "before"])),
@@ -43,6 +43,7 @@ def sizes(draw: st.DrawFn, mixer: str) -> dict[str, Any]:
             "conv": draw(st.integers(0, 3)),
             "cms": {
                 "variant": variant, "frequencies": levels, "chunk": fastest, "signal": "local",
+                "step_max": 0.01,
             },
         },
     }  # fmt: skip
@@ -62,7 +63,7 @@ class Case(NamedTuple):
         model = MemoryLM(MemoryModelSettings.model_validate(self.sizes)).double()
         for name, parameter in model.named_parameters():
             if parameter.dim() > 1 and "offset" not in name:
-                torch.nn.init.normal_(parameter, std=0.4)
+                torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
         return model.requires_grad_(False)
 
     def tokens(self) -> Tensor:
