@@ -162,7 +162,7 @@ def test_right_code_and_a_test_of_its_value_reach_five(tmp_path: Path) -> None:
 
 
 def test_warnings_that_are_errors_do_not_stop_it(tmp_path: Path) -> None:
-    """Imported before pytest starts, Hypothesis cannot be rewritten any more; pytest warns of it."""
+    """Hypothesis is imported before pytest starts, which then warns that it cannot rewrite it."""
     project = Project(tmp_path, [RIGHT])
     settings = tmp_path / "pyproject.toml"
     settings.write_text(settings.read_text() + 'filterwarnings = ["error"]\n')
