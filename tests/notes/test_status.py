@@ -161,6 +161,15 @@ def test_right_code_and_a_test_of_its_value_reach_five(tmp_path: Path) -> None:
     assert found.mutants >= 10
 
 
+def test_warnings_that_are_errors_do_not_stop_it(tmp_path: Path) -> None:
+    """Hypothesis is imported before pytest starts, which then warns that it cannot rewrite it."""
+    project = Project(tmp_path, [RIGHT])
+    settings = tmp_path / "pyproject.toml"
+    settings.write_text(settings.read_text() + 'filterwarnings = ["error"]\n')
+    project.cover(1, test=f"import hypothesis\n    {VALUE}")
+    assert project.status()[0].level == 5
+
+
 def test_of_fifty_wrong_implementations_none_is_verified(tmp_path: Path) -> None:
     assert len(WRONG) == len(set(WRONG)) == 50
     found = Project(tmp_path, [RIGHT, *WRONG]).status()
