@@ -157,6 +157,14 @@ def test_the_end_of_the_network_by_hand(norm: bool, residual: bool) -> None:
     torch.testing.assert_close(found, x + wanted if residual else wanted, **CLOSE)
 
 
+@pytest.mark.parametrize("most", [0.3, 3.0])
+@pytest.mark.parametrize("depth", [1, 2, 3])
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_gradients_of_at_most_a_norm(most: float, depth: int, chunk: int) -> None:
+    """Of some tokens with the larger bound, of all with the smaller one."""
+    assert_same(replace(PLAIN, chunk=chunk, most=most), drawn(11, depth=depth))
+
+
 BIASES = [
     bias.L2(1.0),
     bias.Dot(),

@@ -224,9 +224,7 @@ def test_gates_of_tokens_and_channels_meet(step: str, momentum: str) -> None:
 
 @pytest.mark.equation("titans.v1:eq13", kind="value")
 @pytest.mark.equation("titans.v1:eq14", kind="value")
-def test_gates_that_are_not_there_are_one_and_thresholds_have_an_end() -> (
-    None
-):
+def test_gates_that_are_not_there_are_one_and_thresholds_have_an_end() -> None:
     settings = MemorySettings.model_validate(
         {"decay": "none", "step": "none", "momentum": "none", "bias": {"kind": "huber"}}
     )

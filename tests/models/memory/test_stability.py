@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -94,6 +95,25 @@ def test_a_key_repeated_for_long_is_learned_where_momentum_takes_from_the_step()
         missed[damped] = float((y - v)[:, -1].norm() / v[:, -1].norm())
     assert missed[True] < 1e-3
     assert missed[False] > 1e3
+
+
+@pytest.mark.parametrize("chunk", [1, 16])
+def test_a_memory_of_layers_stays_small_by_a_bound_on_its_gradients(chunk: int) -> None:
+    """Steps of a half at keys that are nearly alike, which no damping of momentum bears."""
+    k = F.normalize(drawn(1, 1, D) + 0.1 * drawn(1, 400, D, seed=5), dim=-1)
+    v = 3 * drawn(1, 400, D, seed=1)
+    one = torch.ones(1, 400, dtype=torch.float64)
+    gates = Gates(one.log(), 0.5 * one, (0.5 * one).log())
+    weights = [drawn(1, D, 16, seed=6), drawn(1, 16, D, seed=7)]
+    rule = replace(PLAIN, net=Net("identity"), chunk=chunk)
+    y, _ = run(rule, k, k, v, gates, begin(rule, weights))
+    assert not y.abs().max() < 1e9
+    bounded = replace(rule, most=4 * D**0.5)
+    y, fast = run(bounded, k, k, v, gates, begin(bounded, weights))
+    assert y.isfinite().all()
+    # A surprise moves weights by theta / (1 - eta) times its bound in the end.
+    for weight, first in zip(fast.weights, weights, strict=True):
+        assert (weight - first).norm() <= 400 * 0.5 / 0.5 * 4 * D**0.5
 
 
 @pytest.mark.equation("titans.v1:eq34", kind="claim")

@@ -70,10 +70,12 @@ class Rule:
     erase: str | None = None
     normalise: bool = False  # writes take layers' inputs with norm one
     erase_first: bool = False  # only the first layer erases
+    most: float | None = None  # the largest norm of a token's gradient, over all layers
 
     def __post_init__(self) -> None:
         assert self.chunk >= 1, self.chunk
         assert self.read in ("after", "before"), self.read
+        assert self.most is None or self.most > 0, self.most
         assert self.erase in (None, "keep", "one"), self.erase
         assert not (self.momentum and self.erase), "the delta rule has no momentum"
         assert self.retention.linear or not (self.momentum or self.erase), "mirror maps stand alone"
@@ -250,6 +252,8 @@ def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[Tensor, _Now]:
     net = rule.net
     out, tape = net.forward(piece.k, now.anchor)
     deltas = net.deltas(rule.bias.gradient(out, piece.v, piece.threshold), tape, now.anchor)
+    if rule.most is not None:
+        deltas = _bounded(tape.inputs, deltas, rule.most)
     x, held, dual = piece.q, [], []
     for n, value in enumerate(deltas):
         x = net.value(x) if n else x
@@ -358,6 +362,27 @@ def _steps(mix: Mixture) -> Tensor:
     zero = torch.zeros_like(start)
     rows = (start, mix.inertia[..., -1], zero, mix.last_momentum)
     return torch.unflatten(torch.stack(rows, -1), -1, (2, 2))
+
+
+def _bounded(inputs: Sequence[Tensor], deltas: Sequence[Tensor], most: float) -> list[Tensor]:
+    """Deltas of gradients of at most this norm: a token's weights move by so much and no more.
+
+    Of a memory with layers the gradient grows with the weights, and they with it.
+    """
+    squares_NT = surprise(inputs, deltas)
+    scale_NT1 = most * squares_NT.clamp_min(most**2).rsqrt().unsqueeze(-1)
+    return [delta * scale_NT1 for delta in deltas]
+
+
+def surprise(inputs: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
+    """Squared norm of each token's gradient over all layers, (N, T).
+
+    Of a layer it is an outer product, whose norm is the product of the norms.
+    """
+    squares = [
+        h.square().sum(-1) * delta.square().sum(-1) for h, delta in zip(inputs, deltas, strict=True)
+    ]
+    return torch.stack(squares).sum(0)
 
 
 def _layer(

@@ -36,8 +36,9 @@ _FIRST_DECAY, _FIRST_MOMENTUM, _FIRST_STEP = 0.01, 0.5, 0.2
 _LARGEST_THRESHOLD = 4.0
 
 
-def rule(settings: MemorySettings) -> Rule:
-    """How a memory of these settings learns."""
+def rule(settings: MemorySettings, width: int = 1) -> Rule:
+    """How a memory of these settings learns; `width` of a head is what `surprise_max` is of."""
+    most = None if settings.surprise_max is None else settings.surprise_max * width**0.5
     return Rule(
         Net(settings.activation, residual=settings.residual, norm=settings.norm),
         _bias(settings.bias),
@@ -47,6 +48,7 @@ def rule(settings: MemorySettings) -> Rule:
         momentum=settings.momentum != "none",
         erase=None if settings.erase == "none" else settings.erase,
         normalise=settings.erase != "none" and settings.depth > 1,
+        most=most,
     )
 
 
@@ -146,7 +148,7 @@ class NeuralMemory(nn.Module):
     def __init__(self, width: int, heads: int, settings: MemorySettings, *, parts: int = 3) -> None:
         super().__init__()
         assert width % heads == 0, (width, heads)
-        self.heads, self.settings, self.rule = heads, settings, rule(settings)
+        self.heads, self.settings, self.rule = heads, settings, rule(settings, width // heads)
         self.projections = Projections(width, settings, parts=parts)
         first = {"decay": _FIRST_DECAY, "momentum": _FIRST_MOMENTUM, "step": _FIRST_STEP}
         self.gates = nn.ModuleDict(

@@ -98,6 +98,9 @@ def _grads(
     rule: Rule, anchor: Sequence[Tensor], k: Tensor, v: Tensor, threshold: Tensor | None
 ) -> list[Tensor]:
     grads = surprise(rule, anchor, k, v, threshold)
+    if rule.most is not None:
+        norm = torch.cat([grad.flatten() for grad in grads]).norm()
+        grads = [grad if norm <= rule.most else grad * rule.most / norm for grad in grads]
     if not rule.normalise:
         return grads
     # The gradient of a layer is the outer product of its input and its delta; with the input of

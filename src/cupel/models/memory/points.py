@@ -9,13 +9,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_MLP = {"depth": 2, "expansion": 4, "activation": "gelu", "residual": True, "norm": True}
+# Gradients of a memory with layers grow with its weights, so they are bounded: by some ten times
+# what a trained one showed.
+_BOUND = {"surprise_max": 4.0}
+_MLP = {
+    "depth": 2, "expansion": 4, "activation": "gelu", "residual": True, "norm": True, **_BOUND,
+}  # fmt: skip
 # MIRAS' own points: gradient descent, gates a channel of low rank, M(x) = x + LN(W_1 s(W_2 x)).
 _MIRAS = {**_MLP, "decay": "channel", "momentum": "none", "step": "channel", "rank": 32}
 _LINEAR = {"depth": 1, "momentum": "none"}
 
 POINTS: Mapping[str, Mapping[str, Any]] = {
-    "titans": {"depth": 2},
+    "titans": {"depth": 2, **_BOUND},
     "titans-linear": {"depth": 1},
     "moneta": {
         **_MIRAS,

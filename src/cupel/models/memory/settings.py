@@ -168,6 +168,12 @@ class MemorySettings(Settings):
         "chunk is moved by its gradient once (its writes are all made at the chunk's start, and "
         "add up)",
     )
+    surprise_max: float | None = Field(
+        None,
+        gt=0,
+        description="a token's gradient has at most this norm, times the root of a head's width; "
+        "null: any, as printed, with which a memory of layers can grow to infinity",
+    )
     damped: bool = Field(
         True,
         description="with momentum the step size is times 1 - eta, so that all that one surprise "

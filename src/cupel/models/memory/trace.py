@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from cupel.models.memory.chunk import Fast, Gates, Rule
+from cupel.models.memory.chunk import Fast, Gates, Rule, surprise
 from cupel.models.memory.hope import SelfModifying
 from cupel.models.memory.neural import NeuralMemory
 
@@ -86,25 +86,19 @@ def _watched(layers: dict[int, NeuralMemory | SelfModifying]) -> Iterator[dict[i
             module.watch = None
 
 
-def surprise(write: Write) -> Tensor:
+def _surprise(write: Write) -> Tensor:
     """Norm of each token's gradient of the loss, at the weights of its chunk: (N, T)."""
     rule, anchor = write.rule, write.fast.anchor
     out, tape = rule.net.forward(write.k_NTI, anchor)
     error = rule.bias.gradient(out, write.v_NTO, write.gates.threshold)
-    deltas = rule.net.deltas(error, tape, anchor)
-    # Of each layer the gradient is an outer product, whose norm is the product of the norms.
-    squares = [
-        h.square().sum(-1) * delta.square().sum(-1)
-        for h, delta in zip(tape.inputs, deltas, strict=True)
-    ]
-    return torch.stack(squares).sum(0).sqrt()
+    return surprise(tape.inputs, rule.net.deltas(error, tape, anchor)).sqrt()
 
 
 def _measured(write: Write) -> dict[str, Tensor]:
     gates = write.gates
     found = {
         "norm": torch.zeros(()),
-        "surprise": surprise(write).mean(),
+        "surprise": _surprise(write).mean(),
         "decay": -torch.expm1(gates.log_keep).mean(),
         "step": gates.theta.mean(),
     }
