@@ -31,7 +31,7 @@ _TITLES = {
     "surprise": ("surprise: the loss's gradient at each token", "Frobenius norm"),
     "decay": ("decay: the share that is forgotten", "α"),
     "momentum": ("momentum: the share of past surprise that is kept", "η"),
-    "step": ("step size", "θ"),
+    "step": ("step size: how much of a surprise is written", "θ"),
 }
 _MOST_NAMED = 80  # tokens whose text has room below the axis
 _HEIGHT = 1.75  # of a panel, in inches
