@@ -14,8 +14,10 @@ from cupel.models.memory.state import State
 
 V, T = 11, 23
 # float64; the same sums in another order. Two points magnify rounding: Memora's LayerNorm divides
-# channels that are nearly equal, and Yaad's sign is ten times as steep as its error.
+# channels that are nearly equal, Yaad's sign is ten times as steep as its error, and Moneta's weights
+# are divided by the square of their norm.
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
+MAGNIFYING = ("memora", "yaad", "moneta")
 STEEP = {"rtol": 1e-7, "atol": 1e-8}
 
 Kind = tuple[str, dict[str, Any]]
@@ -76,7 +78,7 @@ def tokens(count: int = 2, length: int = T) -> Tensor:
 
 def close(changes: dict[str, Any]) -> dict[str, float]:
     """How close two ways of adding up the same come."""
-    return STEEP if changes.get("memory", {}).get("kind") in ("memora", "yaad") else CLOSE
+    return STEEP if changes.get("memory", {}).get("kind") in MAGNIFYING else CLOSE
 
 
 def named(kind: object) -> str:

@@ -168,7 +168,8 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
 @implements("nl.v1:eq86", "nl.v1:eq87", "nl.v1:eq88")
 def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
-    if how.main.chunk == 1 and len(main.weights) == 1 and watch is None:
+    matrix = len(main.weights) == 1 and watch is None  # no mutant: either way is the same
+    if how.main.chunk == 1 and matrix:
         return _online(how, said, main)
     outputs = []
     for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
@@ -178,7 +179,7 @@ def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor
         else:
             target = v
         if watch is not None:
-            watch(how.main, k, target, gates, main)
+            watch(how.main, k, target, gates, main)  # no mutant: what is told changes nothing
         if how.read == "snapshot":
             y, _ = how.main.net.forward(q, main.anchor)
             _, main = run(how.main, k, k, target, gates, main)
