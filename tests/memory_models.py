@@ -14,8 +14,8 @@ from cupel.models.memory.state import State
 
 V, T = 11, 23
 # float64; the same sums in another order. Two points magnify rounding: Memora's LayerNorm divides
-# channels that are nearly equal, Yaad's sign is ten times as steep as its error, and Moneta's weights
-# are divided by the square of their norm.
+# channels that are nearly equal, Yaad's sign is ten times as steep as its error, and what Moneta
+# sums up is divided by the square of its norm.
 CLOSE = {"rtol": 1e-10, "atol": 1e-11}
 MAGNIFYING = ("memora", "yaad", "moneta")
 STEEP = {"rtol": 1e-7, "atol": 1e-8}

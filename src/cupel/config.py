@@ -366,7 +366,8 @@ def _names_at(model: type[Settings], path: Sequence[str], values: Any) -> list[s
             below = settings_of(mark.component, rest[0])
             return _names_at(below, rest[1:], inner[rest[0]])
     parts = (one.annotation, *get_args(one.annotation)) if one else ()
-    return [known for part in parts if _is_settings(part) for known in _names_at(part, rest, inner)]
+    found = (_names_at(part, rest, inner) for part in parts if _is_settings(part))
+    return list(dict.fromkeys(known for names in found for known in names))
 
 
 def _booleans_as_numbers(composed: Branch, settings: Settings) -> list[Problem]:

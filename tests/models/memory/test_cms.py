@@ -287,3 +287,12 @@ def test_periods_are_whole_numbers_of_tokens() -> None:
         CMSSettings(frequencies=(1.0, 0.35), chunk=3)
     with pytest.raises(ValidationError, match="multiple of the one before"):
         CMSSettings(frequencies=(1.0, 0.5, 1 / 3), chunk=1, variant="nested")
+
+
+def test_mlps_that_do_not_fit_together_are_refused_and_their_precision_is_kept() -> None:
+    settings = CMSSettings(frequencies=(1.0,), chunk=2)
+    for up, down in (((4, 8), (8, 5)), ((4, 8), (7, 4))):
+        with pytest.raises(UsageError, match="give one MLP for each, all of one width"):
+            CMS.from_mlps([(nn.Linear(*up), nn.Linear(*down))], settings)
+    kept = CMS.from_mlps([(nn.Linear(4, 8).double(), nn.Linear(8, 4).double())], settings)
+    assert {parameter.dtype for parameter in kept.parameters()} == {torch.float64}

@@ -5,6 +5,7 @@ That it is causal, and equal over any split of calls, `test_model` holds of ever
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 import memory_models
+from cupel.errors import UsageError
 from cupel.models.memory.hope import Hope, HopeAttention, SelfModifying
 from cupel.models.memory.model import MemoryLM
 from cupel.models.memory.oracles_hope import Memory, self_modifying
@@ -219,3 +221,23 @@ def test_a_detached_state_asks_for_no_gradient() -> None:
     assert found.layers[0].cms is not None
     assert found.layers[0].cms.output is not None
     assert not found.layers[0].cms.output.requires_grad
+
+
+@pytest.mark.parametrize("chunk", [2, 16])
+def test_flips_that_add_up_in_a_chunk_are_refused(chunk: int) -> None:
+    with pytest.raises(ValidationError, match=r"they add up; set loss: dot, or chunk: 1"):
+        HopeSettings(allow_neg_eigval=True, chunk=chunk)
+    assert HopeSettings(allow_neg_eigval=True, chunk=1).loss == "l2"
+
+
+def test_what_cannot_be_taught_or_told_apart_is_refused() -> None:
+    with pytest.raises(UsageError, match="mixer lmm has no levels that targets teach"):
+        memory_models.made("lmm").learn(tokens(), tokens())
+    with pytest.raises(UsageError, match="give each document by itself"):
+        made().documents(tokens(), tokens() == 0)
+
+
+def test_a_model_can_be_pickled_with_its_named_memory() -> None:
+    model = memory_models.made("lmm", memory={"kind": "gated-deltanet"})
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again(tokens())[0], model(tokens())[0])

@@ -316,3 +316,15 @@ def test_groups_are_those_of_train() -> None:
     assert [g["weight_decay"] for g in mine] == [g["weight_decay"] for g in theirs]
     for one, other in zip(mine, theirs, strict=True):
         assert [id(p) for p in one["params"]] == [id(p) for p in other["params"]]
+
+
+@pytest.mark.parametrize("form", ["proximal", "explicit", "unit"])
+def test_dgd_keeps_weights_in_float32_beside_sixteen_bits(form: str) -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4)
+    optimizer = dgd(layer, DGDSettings(form=form, lr=0.01))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = layer(torch.nn.functional.normalize(torch.randn(8, 6), dim=-1)).square().mean()
+    loss.backward()
+    optimizer.step()
+    assert not torch.equal(layer.weight, layer.weight.bfloat16().float())

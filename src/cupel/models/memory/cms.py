@@ -73,7 +73,9 @@ class CMS(nn.Module):
         Raises UsageError where there is not one MLP a level, from and to one width.
         """
         widths = {(up.in_features, down.out_features) for up, down in mlps}
-        if len(mlps) != len(settings.frequencies) or len(widths) != 1:
+        fit = all(up.out_features == down.in_features for up, down in mlps)
+        square = fit and len({width for pair in widths for width in pair}) == 1
+        if len(mlps) != len(settings.frequencies) or not square:
             raise UsageError(
                 f"got {len(mlps)} MLPs of (input, output) widths {sorted(widths)} for "
                 f"{len(settings.frequencies)} frequencies; give one MLP for each, all of one width"
@@ -84,7 +86,7 @@ class CMS(nn.Module):
             nn.ParameterList(nn.Parameter(_weight(layer, biases)) for layer in pair)
             for pair in mlps
         )
-        return found
+        return found.to(mlps[0][0].weight.dtype)
 
     def begin(self, batch: int) -> CMSState:
         """Every sequence begins with the same weights."""

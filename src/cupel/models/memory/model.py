@@ -8,7 +8,8 @@
   those to a memory's q, k and v N(0, 1/C), so that values are as large as what it says
 
 A sequence may be given in any number of calls: each returns the state behind it, and the outputs
-are those of one call. Sequences of any length; `settings.block` is only what training takes.
+are those of one call. Levels that targets teach (`learn`) are an exception: their calls end where
+chunks do. Sequences of any length; `settings.block` is only what training takes.
 
 Legend: B sequences, T tokens, C width, V vocabulary.
 """
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from cupel.errors import UsageError
 from cupel.models.memory.attention import WindowAttention
 from cupel.models.memory.hope import Hope, HopeAttention, teach
 from cupel.models.memory.neural import Projections
@@ -167,7 +169,13 @@ class MemoryLM(nn.Module):
         Also without gradients: the levels learn all the same, from tokens that have been answered.
         Calls that end where a chunk of the fastest level does give what one call gives. One that
         ends within it does not: later tokens' losses say nothing of the outputs before it.
+        Raises UsageError for a model that targets do not teach.
         """
+        if not self.taught:
+            raise UsageError(
+                f"mixer {self.settings.mixer} has no levels that targets teach; call extend, or "
+                "set mixer: hope with hope.cms.signal: teach"
+            )
         hope = self.settings.hope.cms
         mixers = {n: block.mixer for n, block in enumerate(self.blocks)}
         logits, losses, at = [], [], 0
@@ -199,7 +207,13 @@ class MemoryLM(nn.Module):
 
         `first_BT` is true where one begins (and at the first token). Each begins with the memory as
         it is before any token: nothing of another is known to it, not even gates of its chunk.
+        Raises UsageError for a model that is taught.
         """
+        if self.taught:
+            raise UsageError(
+                "levels that are taught learn from one sequence; give each document by itself, or "
+                "set hope.cms.signal: local"
+            )
         begins_BT = first_BT.clone()
         begins_BT[:, 0] = True
         start_D = begins_BT.flatten().nonzero().squeeze(1)

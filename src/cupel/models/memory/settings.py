@@ -235,6 +235,8 @@ def _named(name: str, point: Mapping[str, Any]) -> type[MemorySettings]:
         whole = MemorySettings.model_fields[field]
         fields[field] = (whole.annotation, FieldInfo.merge_field_infos(whole, default=value))
     made: type[MemorySettings] = create_model(name, __base__=MemorySettings, **fields)
+    made.__module__ = __name__
+    globals()[name] = made  # where pickle looks for it
     made.__doc__ = f"The point {name}: {', '.join(point)} of their own."
     return made
 
@@ -287,11 +289,11 @@ class CMSSettings(Settings):
     def _periods_are_whole(self) -> CMSSettings:
         fastest = max(self.frequencies, default=0.0)
         for f, period in zip(self.frequencies, self.periods(), strict=True):
-            if period is not None and abs(period * f - self.chunk * fastest) > 1e-6 * period * f:
+            if period is not None and abs(period * f - self.chunk * fastest) > 1e-5 * period * f:
                 raise ValueError(
                     f"frequency {f} would learn every {self.chunk * fastest / f:g} tokens, which "
                     f"is no whole number; the nearest frequency that does: "
-                    f"{self.chunk * fastest / period:g}"
+                    f"{self.chunk * fastest / period:.9g}"
                 )
         if self.variant == "nested":
             learning = sorted(period for period in self.periods() if period is not None)
@@ -350,7 +352,10 @@ class HopeSettings(Settings):
         "start of its chunk",
     )
     max_eta: float = Field(
-        0.5, gt=0, description="the largest step size; with 1/2 no key's value is made longer"
+        0.5,
+        gt=0,
+        description="the largest step size; with 1/2 no write of the online rule makes a memory "
+        "larger, while writes of a chunk add up, and can",
     )
     allow_neg_eigval: bool = Field(
         False,
@@ -367,13 +372,22 @@ class HopeSettings(Settings):
     cms: CMSSettings = Field(CMSSettings(), description="the levels behind the memories")
 
     @model_validator(mode="after")
+    def _turns_once(self) -> HopeSettings:
+        if self.allow_neg_eigval and self.loss == "l2" and self.chunk > 1:
+            raise ValueError(
+                f"allow_neg_eigval with loss l2 and chunk {self.chunk} turns a value once for each "
+                "of its writes in a chunk, and they add up; set loss: dot, or chunk: 1"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _cannot_grow(self) -> HopeSettings:
         counted = (self.erase != "none") + (self.scale if self.loss == "l2" else 0)
         if counted * self.max_eta > 1:
             raise ValueError(
-                f"max_eta {self.max_eta:g} lets memories grow without bound: loss {self.loss} and "
-                f"erase {self.erase} take {counted:g} times the step from a key; set max_eta of at "
-                f"most {1 / counted:g}"
+                f"max_eta {self.max_eta:g} lets memories grow without bound, also online: loss "
+                f"{self.loss} and erase {self.erase} take {counted:g} times the step from a key; set "
+                f"max_eta of at most {1 / counted:g}"
             )
         return self
 
