@@ -386,8 +386,8 @@ class HopeSettings(Settings):
         if counted * self.max_eta > 1:
             raise ValueError(
                 f"max_eta {self.max_eta:g} lets memories grow without bound, also online: loss "
-                f"{self.loss} and erase {self.erase} take {counted:g} times the step from a key; set "
-                f"max_eta of at most {1 / counted:g}"
+                f"{self.loss} and erase {self.erase} take {counted:g} times the step from a key; "
+                f"set max_eta of at most {1 / counted:g}"
             )
         return self
 
