@@ -93,7 +93,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "test_points::test_a_linear_memory_reads_as_much_as_it_was_given",
     ),
     "learning": (
-        "test_learning::test_a_linear_memory_recalls_every_pair_and_the_same_without_writes_guesses",
+        "test_learning::test_a_delta_rule_recalls_every_pair_and_the_same_without_writes_guesses",
     ),
 }
 

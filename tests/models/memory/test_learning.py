@@ -18,7 +18,7 @@ def recalled(*, steps: int, **memory: object) -> float:
     data = {"kind": "mqar", "pairs": 4, "block": 24, "keys": 8, "values": 8, "gaps": "uniform"}
     model = {
         "kind": "memory", "mixer": "lmm", "layers": 1, "width": 32, "heads": 1, "persistent": 0,
-        "memory": {"kind": "titans-linear", "chunk": 8, **memory},
+        "memory": {"kind": "deltanet", "chunk": 8, **memory},
     }  # fmt: skip
     settings = MemoryWorkloadSettings.model_validate(
         {"data": data, "model": model, "batch": 32, "val_batches": 2, "val_batch": 64}
@@ -35,7 +35,7 @@ def recalled(*, steps: int, **memory: object) -> float:
 
 
 @pytest.mark.slow
-def test_a_linear_memory_recalls_every_pair_and_the_same_without_writes_guesses() -> None:
+def test_a_delta_rule_recalls_every_pair_and_the_same_without_writes_guesses() -> None:
     """Without writes all else stays: first weights, decay, convolution, read-out, and training."""
     assert recalled(steps=250) == 1.0
     assert 0.05 < recalled(steps=250, step_max=1e-12) < 0.2

@@ -5,7 +5,7 @@
   attention alone), a SwiGLU
 - a last RMSNorm; an output head without bias, tied to the embedding if asked
 - initial weights N(0, 0.02), projections into the residual stream divided by √(2 · layers);
-  those to a memory's q, k and v N(0, 1/C), so that values are as large as what it says
+  those to a memory's values N(0, 1/C), so that they are as large as what it says
 
 A sequence may be given in any number of calls: each returns the state behind it, and the outputs
 are those of one call. Levels that targets teach (`learn`) are an exception: their calls end where
@@ -237,7 +237,9 @@ class MemoryLM(nn.Module):
             elif isinstance(module, nn.Linear) and ".gates." not in name:
                 last = name.endswith((".out", ".down"))
                 nn.init.normal_(module.weight, std=small if last else _STD)
-            if isinstance(module, Projections):
+            if isinstance(module, Projections) and module.parts > 1:
                 # Values as large as what a memory says: with 0.02 a memory with a LayerNorm is
-                # taught noise, and learns to recall far more slowly.
-                nn.init.normal_(module.maps.weight, std=module.maps.in_features**-0.5)
+                # taught noise. Queries and keys, which have norm one, must find each other, and
+                # from small weights they do that much sooner.
+                width = module.maps.in_features
+                nn.init.normal_(module.maps.weight[-width:], std=width**-0.5)
