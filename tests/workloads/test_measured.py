@@ -96,3 +96,18 @@ def test_a_tokenizer_that_cannot_be_read_is_told(session: Session) -> None:
     session.write_run_json("tokenizer.json", {"kind": "runes"})
     with pytest.raises(DataError, match="runes"):
         tokens_drawn(session)
+
+
+def test_memories_are_drawn_with_the_names_of_their_tokens(session: Session) -> None:
+    measured = {"tokens": [97, 98], "norm": [[1.0, 2.0]], "surprise": [[0.5, 0.25]]}
+    session.log({f"memory/{name}": value for name, value in measured.items()}, step=10)
+    (session.run_dir / "tokenizer.json").write_text(json.dumps(ByteTokenizer().state()))
+    drawer = MeasuredDrawer(session.run_dir, SETTINGS)
+    drawer(Event.RUN_END, {"step": 12})
+    assert [file.name for file in drawer.drawn] == [
+        "memories_step-000000012.json", "memories_step-000000012.light.svg",
+    ]  # fmt: skip
+    panels = json.loads(drawer.drawn[0].read_text())["panels"]
+    assert panels["surprise"] == {
+        "layers": [[0.5, 0.25]], "tokens": [97, 98], "names": ["a", "b"],
+    }  # fmt: skip

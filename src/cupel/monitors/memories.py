@@ -2,7 +2,7 @@
 
 A model is asked by name, not by class: `memory_trace(tokens_T)` gives (L, T) of each quantity for
 its L layers with a memory (`cupel.models.memory.trace`). Of any other model nothing is measured,
-and `note` says so. A measurement gives the model tokens one by one: about 2 ms a token and layer.
+and `note` says so. A measurement gives the model tokens one by one: about 3 ms a token and layer.
 """
 
 from __future__ import annotations

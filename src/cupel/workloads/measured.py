@@ -7,7 +7,7 @@ seconds, and is a listener's: a failure is counted and told, and training goes o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,12 @@ from cupel.figures.spectra import draw_spectra, spectra_data
 from cupel.record.files import read_json
 from cupel.record.reader import RunRecord
 from cupel.workloads.gpt import TOKENIZER
+
+# Of each kind: how its numbers are gathered, and how they are drawn.
+_KINDS: tuple[tuple[Callable[..., Any], Callable[..., list[Path]]], ...] = (
+    (spectra_data, draw_spectra),
+    (memory_data, draw_memories),
+)
 
 
 class MeasuredDrawer:
@@ -48,15 +54,13 @@ class MeasuredDrawer:
         record = RunRecord(self._run_dir)
         name = record.run["name"]
         rows = [row for row in record.history() if any(map(_is_measured, row))]
-        folder, settings, drawn = self._run_dir / "figures", self._settings, []
-        if (spectra := spectra_data(name, rows)) is not None:
-            names = token_names(self._run_dir, spectra.latest.get("tokens", ()))
-            spectra = replace(spectra, token_names=names)
-            drawn += draw_spectra(spectra, folder, step=step, settings=settings)
-        if (memories := memory_data(name, rows)) is not None:
-            names = token_names(self._run_dir, memories.latest.get("tokens", ()))
-            memories = replace(memories, token_names=names)
-            drawn += draw_memories(memories, folder, step=step, settings=settings)
+        drawn: list[Path] = []
+        for gather, draw in _KINDS:
+            if (data := gather(name, rows)) is None:
+                continue
+            names = token_names(self._run_dir, data.latest.get("tokens", ()))
+            data = replace(data, token_names=names)
+            drawn += draw(data, self._run_dir / "figures", step=step, settings=self._settings)
         return drawn
 
 

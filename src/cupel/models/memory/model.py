@@ -28,7 +28,7 @@ from cupel.models.memory.hope import Hope, HopeAttention, teach
 from cupel.models.memory.neural import Projections
 from cupel.models.memory.settings import MemoryModelSettings
 from cupel.models.memory.state import LayerState, State
-from cupel.models.memory.titans import LMM, MAC, MAG, MAL, Persistent
+from cupel.models.memory.titans import LMM, MAC, MAG, MAL, Persistent, attended
 from cupel.models.memory.trace import trace
 
 _STD = 0.02
@@ -45,10 +45,7 @@ class Attention(nn.Module):
     def forward(
         self, x_BTC: Tensor, state: LayerState | None = None, start: int = 0
     ) -> tuple[Tensor, LayerState]:
-        past = None
-        if state is not None and state.keys is not None and state.values is not None:
-            past = (state.keys, state.values)
-        tokens = self.persistent.tokens
+        tokens, past = self.persistent.tokens, attended(state or LayerState())
         found, (keys, values) = self.attention(
             x_BTC, prefix_PC=tokens if len(tokens) else None, past=past, start=start
         )

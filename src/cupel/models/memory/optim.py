@@ -110,7 +110,7 @@ class Inputs:
         assert isinstance(weight, Tensor)
         x_NC = args[0].detach().flatten(0, -2)
         x_NC = x_NC.to(torch.promote_types(weight.dtype, torch.float32))
-        with torch.autocast(x_NC.device.type, enabled=False):  # no mutant: few bits are not tried
+        with torch.autocast(x_NC.device.type, enabled=False):  # sums of squares need bits
             gram_CC = x_NC.T @ x_NC
         self._sums[weight] = self._sums[weight] + gram_CC if weight in self._sums else gram_CC
         self._counts[weight] = self._counts.get(weight, 0) + len(x_NC)

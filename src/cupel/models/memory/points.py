@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-# Gradients of a memory with layers grow with its weights, so they are bounded: by some ten times
-# what a trained one showed.
+# Gradients of a memory with layers grow with its weights, so they are bounded: by four to
+# five times what a trained one showed.
 _BOUND = {"surprise_max": 4.0}
 _MLP = {
     "depth": 2, "expansion": 4, "activation": "gelu", "residual": True, "norm": True, **_BOUND,
