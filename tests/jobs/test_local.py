@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +20,7 @@ import psutil
 import pytest
 
 from cupel.errors import JobsError, RecordError
+from cupel.jobs import guard, local
 from cupel.jobs.backend import Ended, Handle, Job, Report, Resources
 from cupel.jobs.local import LocalBackend, tail
 from families import ALL_THERE, FAMILY, left_of, lives, pids_in, until
@@ -233,6 +236,38 @@ def test_of_a_job_whose_guard_is_killed_nothing_is_left_and_its_end_is_a_kill(
     finally:
         stranger.kill()
         stranger.wait()
+
+
+@LINUX
+def test_what_a_job_leaves_is_waited_for_though_it_dies_while_we_look(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The dead have no environment by which to know them; those of a session of their own least."""
+    timers = []
+
+    def send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
+        timers.append(threading.Timer(0.03, sent, (kill, pid, number)))  # within the next look
+        timers[-1].start()
+        return True
+
+    def processes() -> list[int]:
+        time.sleep(0.06)
+        return seen()
+
+    job = shell(tmp_path, "")
+    marked = {**os.environ, local.TOKEN: "abc"}
+    child = subprocess.Popen(["sleep", "600"], env=marked, start_new_session=True)
+    ours, other = socket.socketpair()
+    seen, sent = guard.processes, guard.send
+    with ours, other, monkeypatch.context() as patch:
+        patch.setattr(guard, "send", send)
+        patch.setattr(guard, "processes", processes)
+        local._end_orphans(local._Started("abc", job, ours, 0, None))
+    for timer in timers:
+        timer.join()
+    with pytest.raises(ChildProcessError):  # it has been waited for
+        os.waitpid(child.pid, os.WNOHANG)
+    child.wait()
 
 
 WORKER = """

@@ -251,19 +251,36 @@ def _end_orphans(one: _Started) -> None:
     children come to us when they die.
     """
     mark = f"{TOKEN}={one.id}".encode()
-    seen: set[int] = set()
+    ours: set[int] = set()
     until = time.monotonic() + _CLEAR_UP_S
     while time.monotonic() < until:
-        for pid in seen:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
         left = {pid for pid in guard.processes() if _is_of(pid, one.pid, mark)}
-        if not left:
+        ours |= left
+        ours = {pid for pid in ours if _is_there(pid, ours)}
+        if not ours:
             return
-        seen |= left
         for pid in left:
             guard.send(os.kill, pid, SIGKILL)
         time.sleep(0.002)
+
+
+def _is_there(pid: int, ours: set[int]) -> bool:
+    """Whether a process of ours is left, be it dead and not waited for; we wait for our child.
+
+    The dead of another session are no more known by their environment, which is gone. One whose
+    parent is neither we nor a process of ours is another's to wait for.
+    """
+    with contextlib.suppress(ChildProcessError):
+        return os.waitpid(pid, os.WNOHANG)[0] == 0
+    return _lives(pid) or guard.parent_of(pid) in {os.getpid(), *ours}
+
+
+def _lives(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return stat.rpartition(b")")[2].split()[0] != b"Z"
 
 
 def _is_of(pid: int, session: int, mark: bytes) -> bool:
