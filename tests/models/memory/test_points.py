@@ -47,7 +47,7 @@ def one_by_one(made: MemoryLayer, x_BTC: Tensor) -> tuple[Tensor, list[Tensor]]:
     """Outputs and last weights of one sequence, each head by the oracle."""
     parts, _ = made.projections(x_BTC, None)
     gates, outputs, last = made.gate(x_BTC, torch.float64), [], []
-    first = begin(made.rule, list(made.first))
+    first = made.begin(1)
     for h in range(H):
         q, k, v = (part[0, :, h * D : (h + 1) * D] for part in parts)
         start = Fast(*(part if part is None else [w[h] for w in part] for part in first[:4]))
@@ -142,8 +142,8 @@ ONE_TOKEN = {
     "moneta": (0.0, [[3 / 20817**0.5, 0.0], [12 / 20817**0.5, 0.0]]),
     # the error is longer than the threshold of 1: its signs are written
     "yaad": (0.0, [[0.25, 0.0], [0.25, 0.0]]),
-    # M says (1/2, 1/2); (1.5, 3.5) 2/4 is added to the logits of the first of each two inputs
-    "memora": (0.5, [[1 / (1 + math.exp(-x)), 1 / (1 + math.exp(x))] for x in (0.75, 1.75)]),
+    # M says (1, 1); (1, 3) 2/4 is added to the logits of the first of each two inputs
+    "memora": (1.0, [[2 / (1 + math.exp(-x)), 2 / (1 + math.exp(x))] for x in (0.5, 1.5)]),
 }
 
 

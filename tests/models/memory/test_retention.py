@@ -109,10 +109,11 @@ def test_the_printed_map_with_four_makes_large_weights_of_small_sums() -> None:
 @pytest.mark.equation("miras.v1:eq19", kind="oracle")
 @pytest.mark.equation("miras.v1:eq20", kind="oracle")
 @pytest.mark.equation("miras.v1:eq21", kind="oracle")
+@pytest.mark.parametrize("set_total", [2.0, None])
 @pytest.mark.parametrize("over", ["outputs", "all"])
-def test_the_softmax_step_is_the_argmin_on_the_simplex(over: str) -> None:
+def test_the_softmax_step_is_the_argmin_on_the_simplex(over: str, set_total: float | None) -> None:
     """argmin <W, g> + KL(W, W_0) / eta + (negative entropy) / alpha, sums of W being c."""
-    total, eta, alpha = 2.0, 0.7, 1.3
+    total, eta, alpha = set_total or {"outputs": 4, "all": 12}[over], 0.7, 1.3
     weight = total * torch.softmax(
         drawn(1, 4, 3).flatten(1) if over == "all" else drawn(1, 4, 3), 1
     )
@@ -120,7 +121,7 @@ def test_the_softmax_step_is_the_argmin_on_the_simplex(over: str) -> None:
     grad = drawn(1, 4, 3, seed=2)
     keep = (1 / eta) / (1 / eta + 1 / alpha)
     step = 1 / (1 / eta + 1 / alpha)
-    rule = retention.KLRetention(total, over=over)
+    rule = retention.KLRetention(set_total, over=over)
     found = rule.primal(keep * rule.dual(weight) - step * grad)
 
     def on_simplex(z: Tensor) -> Tensor:
@@ -149,6 +150,17 @@ def test_without_forgetting_the_softmax_step_is_multiplicative_weights(over: str
     wanted = total * wanted / wanted.sum(dims, keepdim=True)
     torch.testing.assert_close(rule.primal(rule.dual(weight) - 0.3 * grad), wanted, **EXACT)
     assert (rule.primal(drawn(1, 4, 3)).sum(dims) - total).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(("over", "total"), [("outputs", 4), ("all", 12)])
+def test_without_a_total_the_weights_of_a_distribution_are_one_on_average(
+    over: str, total: int
+) -> None:
+    rule, dual = retention.KLRetention(None, over=over), drawn(2, 4, 3)
+    weight = rule.primal(dual)
+    torch.testing.assert_close(weight, retention.KLRetention(total, over=over).primal(dual))
+    assert (weight.mean((1,) if over == "outputs" else (1, 2)) - 1).abs().max() < 1e-12
+    torch.testing.assert_close(rule.primal(rule.dual(weight)), weight, **EXACT)
 
 
 @pytest.mark.equation("miras.v1:eq22", kind="oracle")

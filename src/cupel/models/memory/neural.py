@@ -36,6 +36,10 @@ _FIRST_DECAY, _FIRST_MOMENTUM, _FIRST_STEP = 0.01, 0.5, 0.2
 _LARGEST_THRESHOLD = 4.0
 
 
+# Maps from what is learned, which may be any number, into where first weights must be.
+_DOMAINS: dict[str, Callable[[Tensor], Tensor]] = {"kl": torch.exp, "sigmoid": torch.sigmoid}
+
+
 def rule(settings: MemorySettings, width: int = 1) -> Rule:
     """How a memory of these settings learns; `width` of a head is what `surprise_max` is of."""
     most = None if settings.surprise_max is None else settings.surprise_max * width**0.5
@@ -166,7 +170,10 @@ class NeuralMemory(nn.Module):
 
     def begin(self, batch: int) -> Fast:
         """The memory before the first token, for each head of each sequence."""
-        return begin(self.rule, [_shared(weight, batch) for weight in self.first])
+        into: Callable[[Tensor], Tensor] = _DOMAINS.get(
+            self.settings.retention.kind, lambda weight: weight
+        )
+        return begin(self.rule, [_shared(into(weight), batch) for weight in self.first])
 
     def split(self, parts: Sequence[Tensor]) -> list[Tensor]:
         """Each head by itself, (B, T, C) → (N, T, D)."""
@@ -281,8 +288,7 @@ def _first(heads: int, width: int, settings: MemorySettings) -> nn.ParameterList
     for into, out in itertools.pairwise(sizes):
         weight_HIO = torch.zeros(heads, into, out)
         if settings.first == "learned":
-            nn.init.normal_(weight_HIO, std=1 / math.sqrt(into))
-        if settings.retention.kind in ("kl", "sigmoid"):
-            weight_HIO = torch.sigmoid(weight_HIO)  # a map from all numbers into its domain
+            unbound = settings.retention.kind in _DOMAINS
+            nn.init.normal_(weight_HIO, std=1 if unbound else 1 / math.sqrt(into))
         found.append(nn.Parameter(weight_HIO, requires_grad=settings.first == "learned"))
     return nn.ParameterList(found)

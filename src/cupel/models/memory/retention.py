@@ -105,11 +105,14 @@ class KLRetention:
 
     Source: MIRAS, equations 19 to 21 and 27. `over="outputs"` keeps the weights that lead to one
     output on a simplex of their own; `over="all"` is the l_1 norm of the whole matrix, as printed.
+    `total` is c; None for as many as there are weights in a distribution, which are one on average.
     """
 
     linear = False
 
-    def __init__(self, total: float = 1.0, *, over: str = "outputs", lag: bool = True) -> None:
+    def __init__(
+        self, total: float | None = 1.0, *, over: str = "outputs", lag: bool = True
+    ) -> None:
         assert over in ("outputs", "all"), over
         self.total, self.over, self.lag = total, over, lag
 
@@ -117,12 +120,20 @@ class KLRetention:
         "miras.v1:eq18", "miras.v1:eq19", "miras.v1:eq20", "miras.v1:eq21", "miras.v1:eq27"
     )  # fmt: skip
     def primal(self, dual_NIO: Tensor) -> Tensor:
+        total = self._total(dual_NIO)
         if self.over == "outputs":
-            return self.total * torch.softmax(dual_NIO, -2)
-        return self.total * torch.softmax(dual_NIO.flatten(-2), -1).view_as(dual_NIO)
+            return total * torch.softmax(dual_NIO, -2)
+        return total * torch.softmax(dual_NIO.flatten(-2), -1).view_as(dual_NIO)
 
     def dual(self, weight_NIO: Tensor) -> Tensor:
-        return (weight_NIO / self.total).clamp_min(torch.finfo(weight_NIO.dtype).tiny).log()
+        share_NIO = weight_NIO / self._total(weight_NIO)
+        return share_NIO.clamp_min(torch.finfo(weight_NIO.dtype).tiny).log()
+
+    def _total(self, weight_NIO: Tensor) -> float:
+        if self.total is not None:
+            return self.total
+        into, out = weight_NIO.shape[-2:]
+        return into if self.over == "outputs" else into * out
 
 
 class ElasticNet:

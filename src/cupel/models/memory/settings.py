@@ -108,7 +108,12 @@ class KLSettings(Settings):
     """Weights that are distributions."""
 
     kind: Literal["kl"] = Field("kl", description="which retention")
-    total: float = Field(1.0, gt=0, description="the sum of the weights of a distribution")
+    total: float | None = Field(
+        None,
+        gt=0,
+        description="the sum of the weights of a distribution; null: as many as there are, so that "
+        "they are one on average and keys reach the layers behind as large as they are",
+    )
     over: Literal["outputs", "all"] = Field(
         "outputs",
         description="outputs: the weights to one output are a distribution; all: those of a layer, "
