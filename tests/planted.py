@@ -64,6 +64,7 @@ class Arm:
     diverged: Sequence[int] = ()
     interrupted: Sequence[int] = ()
     model: Mapping[str, Any] = field(default_factory=dict)  # more of model.json
+    beside: Mapping[str, float] = field(default_factory=dict)  # metrics, by what they are above it
 
 
 def plant(
@@ -143,7 +144,7 @@ def _results(session: Session, arm: Arm, last: float) -> dict[str, Any]:
     wall = 2 * arm.cpu_s
     return {
         "step": STEPS,
-        "final": {"val_loss": last},
+        "final": {"val_loss": last} | {key: last + more for key, more in arm.beside.items()},
         "best": {"val_loss": curve[30], "step": 30, "rule": "lowest"},
         "last_session": {
             "steps": STEPS,

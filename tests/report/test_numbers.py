@@ -110,6 +110,29 @@ def test_the_table_of_arms_is_what_the_raw_files_give(
     assert number(row[column]) == pytest.approx(np.mean([t["flops"] for t in totals]), rel=1e-3)
 
 
+def test_what_else_was_measured_stands_beside_what_decides(tmp_path: Path) -> None:
+    arms = {
+        "standard": Arm(around(2.0, seeds=SEEDS), beside={"acc/long": 0.5, "val_loss_ema": 0.1}),
+        "wave": Arm(around(1.9, 0.05, SEEDS), beside={"acc/long": math.inf, "acc/short": -1.0}),
+    }
+    build_report(plant(tmp_path, arms, seeds=SEEDS), tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    short = np.array([run["final"]["acc/short"] for run in raw(tmp_path, "wave")])
+    long = np.array([run["final"]["acc/long"] for run in raw(tmp_path, "standard")])
+    wanted = {"`acc/long`": (0, long), "`acc/short`": (1, short)}
+    for label, (column, values) in wanted.items():
+        (row,) = cells(text, label)
+        mean, deviation = row[column].split(" ± ")
+        check(mean, values.mean(), 4)
+        check(deviation, values.std(ddof=1), 4)
+        assert row[1 - column] == "–"  # not measured, or not finite
+    assert len(cells(text, "`val_loss`")) == 0
+    assert len(cells(text, "`val_loss_ema`")) == 0
+    numbers = json.loads((tmp_path / "report" / "numbers.json").read_text())["numbers"]
+    (source,) = (n["source"] for n in numbers if n["name"] == "wave.final.acc/long.mean")
+    assert source.endswith("mean over the 0 of 4 finished runs that have one")
+
+
 @pytest.mark.parametrize("arm", ["standard", "wave"])
 def test_the_costs_below_the_answer_are_what_the_raw_files_give(
     answered: tuple[Path, str], arm: str

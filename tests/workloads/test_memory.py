@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from cupel.cli.main import main
 from cupel.config import load
 from cupel.errors import RecipeError, UsageError
+from cupel.models.memory.model import MemoryLM
 from cupel.models.memory.points import POINTS
 from cupel.models.memory.settings import NAMED
 from cupel.studies.spec import plan_study
@@ -162,6 +163,50 @@ def test_every_point_is_named_in_a_recipe(name: str, tmp_path: Path) -> None:
     assert memory.model_dump(include=set(POINTS[name])) == NAMED[name]().model_dump(
         include=set(POINTS[name])
     )
+
+
+def memory_of(width: int, heads: int, inner: int, *, gates: int, parts: int = 3) -> int:
+    """Maps to q, k and v and their kernels of 4, gates, both layers, and the norm of a head."""
+    head = width // heads
+    return parts * width * (width + 4) + gates + heads * 2 * head * inner + head
+
+
+def mlp_of(width: int, hidden: int) -> int:
+    """SwiGLU: up twice, and down."""
+    return 3 * width * hidden
+
+
+def gates_of(width: int, count: int, *, rank: int = 0) -> int:
+    """Maps to `count` numbers and what is added to them."""
+    return width * rank + rank * count + count if rank else width * count + count
+
+
+# Of a layer, by hand: what a recipe's model is made of besides tokens, last norm and head.
+LAYERS = {
+    # norm, memory with three gates a head, its output's gate and map, 4 persistent tokens
+    "memory-small": 128 + memory_of(128, 4, 64, gates=3 * gates_of(128, 4)) + 2 * 128**2
+    + 4 * 128 + 128 + mlp_of(128, 341),
+    # k and v of the memory, q of its own; q, k, v and output of attention; two norms that gate
+    "titans-base": 192 + memory_of(192, 6, 64, gates=3 * gates_of(192, 6), parts=2)
+    + 192 * (192 + 4) + 4 * 192**2 + 8 * 192 + 2 * 192 + 192 + mlp_of(192, 512),
+    # two gates a channel and a threshold a head, all of rank 32; expansion 4
+    "miras-yaad": 128 + memory_of(128, 4, 128, gates=2 * gates_of(128, 128, rank=32)
+    + gates_of(128, 4, rank=32)) + 2 * 128**2 + 4 * 128 + 128 + mlp_of(128, 341),
+    # kernel on tokens, maps to q and v; five memories (main, k, v, alpha, eta), of which the last
+    # two end in one number a head; two levels of CMS with a gate each
+    "hope-full": 96 + 4 * 96 + 2 * 96**2 + 2 * (4 * 24 + 4) + 5 * 4 * 2 * 24 * 48 + 24 + 2 * 96**2
+    + 96 + 2 * (2 * 96 * 192 + gates_of(96, 1)) + 96 + mlp_of(96, 256),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("recipe", LAYERS)
+def test_a_recipe_has_the_parameters_that_its_parts_add_up_to(recipe: str) -> None:
+    settings = load(recipe, ["model.vocabulary=256"]).workload_settings.model
+    with torch.device("meta"):
+        model = MemoryLM(settings)
+    ends = 2 * 256 * settings.width + settings.width
+    wanted = ends + settings.layers * LAYERS[recipe]
+    assert sum(parameter.numel() for parameter in model.parameters()) == wanted
 
 
 def test_arms_of_a_study_are_memories_of_their_own(tmp_path: Path) -> None:

@@ -82,7 +82,7 @@ def document_of(
         Heading(2, "Methods"),
         *methods.methods(found),
         Heading(2, "Results"),
-        *(results.arms_table(found, ledger, point) for point in found.points),
+        *(table for point in found.points for table in _tables(found, ledger, point)),
         *drawings,
         *(block for card in found.cards for block in results.card_blocks(found, ledger, card)),
         *measured,
@@ -98,6 +98,10 @@ def document_of(
         Heading(2, "References"),
         *methods.references(found),
     ]
+
+
+def _tables(found: Outcome, ledger: Ledger, point: str) -> list[Block]:
+    return [results.arms_table(found, ledger, point), *results.others_table(found, ledger, point)]
 
 
 def _measured(found: Outcome, folder: Path) -> list[Block]:

@@ -55,6 +55,12 @@ def _enter_arm(found: Outcome, ledger: Ledger, arm: str, point: str) -> None:
     ema = _finite([run.ema for run in done])
     if ema:
         _enter_spread(ledger, f"{name}.ema", ema, f"results.json: final.{primary.metric}_ema", of)
+    for key in others(found, point):
+        values_of = [run.final[key] for run in done if key in run.final]
+        _enter_spread(
+            ledger, f"{name}.final.{key}", _finite(values_of), f"results.json: final.{key}",
+            f"over the {len(_finite(values_of))} of {len(done)} finished runs that have one",
+        )  # fmt: skip
     if any(in_nats(run, primary.metric) for run in found.runs):
         _enter_units_of_loss(ledger, name, fmean(values) if values else None, done)
     mean = f"mean {of}"
@@ -69,6 +75,14 @@ def _enter_arm(found: Outcome, ledger: Ledger, arm: str, point: str) -> None:
     ):
         value = mean_of(getattr(run, field) for run in done)
         ledger.enter(f"{name}.{field}", value, form, source=f"{source}, {mean}")
+
+
+def others(found: Outcome, point: str) -> list[str]:
+    """What the final evaluation measured besides the primary metric, in the order of records."""
+    primary = found.manifest.study.primary.metric
+    done = [run for run in found.runs if run.finished and run.run.point == point]
+    keys = [key for run in done for key in run.final]
+    return [key for key in dict.fromkeys(keys) if key not in (primary, f"{primary}_ema")]
 
 
 def _enter_spread(ledger: Ledger, name: str, values: Sequence[float], source: str, of: str) -> None:

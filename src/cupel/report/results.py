@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from cupel.analysis.comparison import Card
 from cupel.report.blocks import Block, Bullets, Code, Heading, Paragraph, Table, named, plain
 from cupel.report.claims import answers
-from cupel.report.entries import name_of, with_sd
+from cupel.report.entries import name_of, others, with_sd
 from cupel.report.ledger import ABSENT, Ledger
 from cupel.studies.outcome import Outcome
 
@@ -93,6 +93,20 @@ def arms_table(found: Outcome, ledger: Ledger, point: str) -> Table:
         "matrix products of forward and backward passes."
     )
     return Table(caption, ["", *(plain(arm) for arm in found.arms)], rows)
+
+
+def others_table(found: Outcome, ledger: Ledger, point: str) -> list[Table]:
+    """What else the final evaluation measured, which decides nothing; empty without any."""
+    rows = [
+        [f"`{key}`", *(with_sd(ledger, f"{name_of(arm, point)}.final.{key}") for arm in found.arms)]
+        for key in others(found, point)
+    ]
+    at = f" at {plain(point)}" if point else ""
+    caption = (
+        f"All else that the final evaluation measured{at}: means over the finished runs that have "
+        "a number, ± the standard deviation over seeds. No verdict rests on these."
+    )
+    return [Table(caption, ["", *(plain(arm) for arm in found.arms)], rows)] if rows else []
 
 
 def _if_entered(ledger: Ledger, name: str) -> str:

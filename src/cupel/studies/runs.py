@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -33,7 +33,8 @@ class RunOutcome:
 
     `last` is the primary metric of the final evaluation and `best` the best over all evaluations;
     `value` is the one of the two that was declared to decide, and None unless the run finished.
-    A run that ended because a loss was not finite is `diverged`, and its value is NaN.
+    A run that ended because a loss was not finite is `diverged`, and its value is NaN. `final` is
+    all numbers of the final evaluation.
     """
 
     run: PlannedRun
@@ -59,6 +60,7 @@ class RunOutcome:
     data: str | None = None
     validation: str | None = None
     evaluations: Sequence[tuple[int, float]] = ()
+    final: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def finished(self) -> bool:
@@ -89,7 +91,9 @@ def _read(manifest: Manifest, run: PlannedRun, look: Look) -> RunOutcome:
     status, results, reason = _state(record)
     diverged = status != "finished" and bool(_DIVERGED.search(reason or ""))
     step, best = _best(evaluations, better=primary.better)
-    last = _number(_mapping(results.get("final")).get(primary.metric))
+    final = _mapping(results.get("final"))
+    numbers = {key: found for key in final if (found := _number(final[key])) is not None}
+    last = numbers.get(primary.metric)
     value = {"last": last, "best": best}[primary.statistic]
     if status == "finished" and value is None:
         reason = f"its results hold no '{primary.metric}'"
@@ -107,7 +111,8 @@ def _read(manifest: Manifest, run: PlannedRun, look: Look) -> RunOutcome:
         last=last,
         best=best,
         best_step=step,
-        ema=_number(_mapping(results.get("final")).get(f"{primary.metric}_ema")),
+        ema=numbers.get(f"{primary.metric}_ema"),
+        final=numbers,
         diverged=diverged or (value is not None and not math.isfinite(value)),
         steps=_whole(results.get("step")) or (evaluations[-1][0] if evaluations else None),
         sessions=len(record.sessions),
