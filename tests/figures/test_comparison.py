@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -54,6 +56,30 @@ def test_names_verdicts_margin_and_what_the_bar_is_are_written() -> None:
         assert text in shown
     assert "mean, 95 % t interval" in shown
     assert any("← wanted" in text for text in shown)
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "wave",
+        "deltanet-negative, language=parity",
+        "W" * 30,
+        "lr=0.001, width=128, " * 9,
+        "x" * 400,
+    ],
+)
+def test_a_name_of_any_length_stays_beside_its_row(label: str) -> None:
+    """Long ones were cut off at the left edge."""
+    figure = seed_differences(
+        differences(*(replace(WAVE, label=f"{label}{n}") for n in range(3))), theme="light"
+    )
+    figure.draw_without_rendering()
+    boxes = [tick.get_window_extent() for tick in figure.axes[0].get_yticklabels()]
+    assert min(box.x0 for box in boxes) >= 0
+    rows = sorted(boxes, key=lambda box: box.y0)
+    assert all(lower.y1 <= upper.y0 for lower, upper in pairwise(rows))
+    words = " ".join(tick.get_text() for tick in figure.axes[0].get_yticklabels())
+    assert words.startswith(label[:8])
 
 
 def test_a_figure_of_nothing_but_failures_can_be_drawn() -> None:

@@ -8,6 +8,7 @@ seeds. Nothing is smoothed or fitted. `differences_alt` and `curves_alt` say the
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,7 @@ COLOURS: dict[ThemeName, tuple[str, ...]] = {
     "dark": ("#56B4E9", "#E69F00", "#2FC79A", "#CC79A7", "#F0E442", "#9DB7E8", "#e6e8eb"),
 }
 _STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-_LABEL_INCHES = 0.112  # of a character at 12 points, about
+_LABEL_CHARACTERS, _LABEL_LINES = 24, 2  # what has room beside a row
 
 Curve = tuple[Sequence[int], Sequence[float]]
 
@@ -64,7 +65,6 @@ def seed_differences(data: Differences, *, theme: ThemeName) -> Figure:
     assert data.rows, "nothing to compare"
     look = THEMES[theme]
     height = 1.75 + 0.62 * len(data.rows)
-    left = min(3.0, 0.35 + _LABEL_INCHES * max(len(row.label) for row in data.rows))
     with drawing(theme):
         from matplotlib.figure import Figure
 
@@ -86,8 +86,9 @@ def seed_differences(data: Differences, *, theme: ThemeName) -> Figure:
             parse_math=False,
         )
         _write_key(figure, data, COLOURS[theme][0], look, top=1 - 0.48 / height)
+        widest = max(tick.get_window_extent().width for tick in axes.get_yticklabels())
         figure.subplots_adjust(
-            left=left / WIDTH,
+            left=0.3 / WIDTH + widest / figure.bbox.width,
             right=1 - 1.35 / WIDTH,
             bottom=0.72 / height,
             top=1 - 0.86 / height,
@@ -203,10 +204,19 @@ def _draw_row(axes: Axes, place: int, row: Difference, colour: str, look: Theme)
     )
 
 
+def _wrapped(label: str) -> str:
+    """In as many lines as fit beside a row; of more, the beginning."""
+    lines = textwrap.wrap(
+        label, _LABEL_CHARACTERS, max_lines=_LABEL_LINES, placeholder=" …", break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
 def _finish_rows(axes: Axes, data: Differences) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_yticks(range(len(data.rows)), [row.label for row in data.rows], parse_math=False)
+    labels = [_wrapped(row.label) for row in data.rows]
+    axes.set_yticks(range(len(data.rows)), labels, parse_math=False)
     axes.set_ylim(len(data.rows) - 0.45, -0.55)
     axes.grid(axis="y", visible=False)
     axes.tick_params(axis="y", length=0)
