@@ -120,7 +120,9 @@ def oracles() -> dict[str, dict[str, float]]:
     q, k = (F.normalize(torch.randn(1, length, width, generator=made), dim=-1) for _ in range(2))
     v = torch.randn(1, length, width, generator=made)
     one = torch.ones(1, length)
-    gates = Gates((0.99 * one).log(), 0.05 * one, None, one)
+    token = Gates((0.99 * one).log(), 0.05 * one, None, one)
+    wide = one.unsqueeze(-1).expand(-1, -1, width)
+    channel = Gates((0.99 * wide).log(), 0.05 * wide, None, one)  # as MIRAS has them
     for name, (rule, depth) in rules.items():
         sizes = [width, *[2 * width] * (depth - 1), width]
         weights = [torch.rand(1, i, o, generator=made) / i for i, o in itertools.pairwise(sizes)]
@@ -129,9 +131,10 @@ def oracles() -> dict[str, dict[str, float]]:
             weights=[w[0] for w in fast.weights], anchor=[w[0] for w in fast.anchor],
             dual=None if fast.dual is None else [w[0] for w in fast.dual],
         )  # fmt: skip
+        gates = channel if depth > 1 else token
         own = Gates(*(None if gate is None else gate[0] for gate in gates))
 
-        def chunked(rule=rule, fast=fast) -> None:  # type: ignore[no-untyped-def]
+        def chunked(rule=rule, fast=fast, gates=gates) -> None:  # type: ignore[no-untyped-def]
             run(rule, q, k, v, gates, fast)
 
         def slowly(rule=rule, alone=alone, own=own) -> None:  # type: ignore[no-untyped-def]
@@ -139,7 +142,51 @@ def oracles() -> dict[str, dict[str, float]]:
 
         with torch.no_grad():
             found[name] = {"chunk": _best(chunked, 5), "sequential": _best(slowly, 2)}
+    with torch.no_grad():
+        chunked, slowly = _hope(k, v)
+        found["hope, all memories"] = {"chunk": _best(chunked, 5), "sequential": _best(slowly, 2)}
     return found
+
+
+def _hope(q: Any, x: Any) -> tuple[Callable[[], None], Callable[[], None]]:
+    """Self-modifying memories (each of k, v, alpha and eta its own) in chunks, and one by one.
+
+    Of two layers, with the chunks of `hope-full`: 16 tokens, 64 of the memories besides the main.
+    """
+    import torch
+
+    from cupel.models.memory.hope import how as how_of
+    from cupel.models.memory.oracles_hope import Memory, self_modifying
+    from cupel.models.memory.selfmod import modify, start
+    from cupel.models.memory.settings import HopeSettings
+
+    how = how_of(HopeSettings())
+    made = torch.Generator().manual_seed(2)
+    width = x.shape[-1]
+    shapes = [(width, 2 * width), (2 * width, width)]
+    main = [torch.randn(1, *one, generator=made) / one[0] ** 0.5 for one in shapes]
+    others = [
+        torch.randn(1, len(how.names), *one, generator=made) / one[0] ** 0.5 for one in shapes
+    ]
+    out = {name: torch.randn(1, width, generator=made) / width for name in ("alpha", "eta")}
+
+    def chunked() -> None:
+        def readout(name: str, said: Any) -> Any:
+            return torch.einsum("ntd,nd->nt", said, out[name])
+
+        modify(how, x, {"q": q}, readout, start(how, main, others))
+
+    def slowly() -> None:
+        def readout(name: str, said: Any) -> Any:
+            return said @ out[name][0]
+
+        memories = {"main": Memory([weight[0] for weight in main])}
+        memories |= {
+            name: Memory([weight[0, n] for weight in others]) for n, name in enumerate(how.names)
+        }
+        self_modifying(how, x[0], {"q": q[0]}, readout, memories)
+
+    return chunked, slowly
 
 
 def _best(call: Callable[[], None], times: int) -> float:
