@@ -5,6 +5,7 @@ What every backend owes is in `tests/testing/test_backend.py`, what a guard does
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -268,6 +269,75 @@ def test_what_a_job_leaves_is_waited_for_though_it_dies_while_we_look(
     with pytest.raises(ChildProcessError):  # it has been waited for
         os.waitpid(child.pid, os.WNOHANG)
     child.wait()
+
+
+@contextlib.contextmanager
+def adopting() -> Iterator[None]:
+    """We become the parent of orphans, as a backend makes us."""
+    guard.adopt_orphans()
+    try:
+        yield
+    finally:
+        guard.leave_orphans()
+
+
+# A guard on its way out of the kernel: its channel is closed, and the dead are still its children.
+LEAVING = """
+import os, subprocess, sys, time
+child = subprocess.Popen(["sleep", "600"], env={**os.environ, "CUPEL_JOB": "abc"})
+print(child.pid, flush=True)
+time.sleep(float(sys.argv[1]))
+os._exit(0)
+"""
+
+
+@LINUX
+@pytest.mark.parametrize("known", ["by its process", "by its pid"])
+def test_what_a_job_leaves_is_waited_for_though_its_guard_is_not_quite_gone(
+    known: str, tmp_path: Path
+) -> None:
+    command = [sys.executable, "-c", LEAVING, "0.5"]
+    with adopting(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as leaving:
+        assert leaving.stdout is not None
+        pid = int(leaving.stdout.readline())
+        ours, other = socket.socketpair()
+        with ours, other:
+            one = local._Started("abc", shell(tmp_path, ""), ours, 0, None, guard_pid=leaving.pid)
+            if known == "by its process":
+                one = replace(one, guard=leaving, guard_pid=0)
+            local._end_orphans(one)
+        with pytest.raises(ChildProcessError):  # it is no child of ours, so it has been waited for
+            os.waitpid(pid, os.WNOHANG)
+        assert not psutil.pid_exists(pid)
+
+
+@LINUX
+def test_nobody_is_signalled_who_was_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The pid may be another's by then."""
+    waited, marked = set(), {**os.environ, local.TOKEN: "abc"}
+    lead = subprocess.Popen(["sh", "-c", "sleep 600 & exit 0"], env=marked, start_new_session=True)
+    until(lambda: psutil.Process(lead.pid).status() == psutil.STATUS_ZOMBIE)
+    real = os.waitpid
+
+    def waitpid(pid: int, options: int) -> tuple[int, int]:
+        found = real(pid, options)
+        waited.add(found[0])
+        return found
+
+    def send(kill: Callable[[int, int], None], pid: int, number: int) -> bool:
+        assert pid not in waited
+        return sent(kill, pid, number)
+
+    ours, other = socket.socketpair()
+    sent = guard.send
+    with ours, other, adopting(), monkeypatch.context() as patch:
+        patch.setattr(guard, "send", send)
+        patch.setattr(os, "waitpid", waitpid)
+        local._end_orphans(local._Started("abc", shell(tmp_path, ""), ours, 0, None, pid=lead.pid))
+    assert lead.pid in waited
+    lead.wait()
 
 
 WORKER = """

@@ -113,24 +113,39 @@ def test_the_table_of_arms_is_what_the_raw_files_give(
 def test_what_else_was_measured_stands_beside_what_decides(tmp_path: Path) -> None:
     arms = {
         "standard": Arm(around(2.0, seeds=SEEDS), beside={"acc/long": 0.5, "val_loss_ema": 0.1}),
-        "wave": Arm(around(1.9, 0.05, SEEDS), beside={"acc/long": math.inf, "acc/short": -1.0}),
+        "wave": Arm(around(1.9, 0.05, SEEDS), beside={"acc/long": math.inf, "a|b`c": -1.0}),
     }
     build_report(plant(tmp_path, arms, seeds=SEEDS), tmp_path / "report")
     text = (tmp_path / "report" / "report.md").read_text()
-    short = np.array([run["final"]["acc/short"] for run in raw(tmp_path, "wave")])
+    short = np.array([run["final"]["a|b`c"] for run in raw(tmp_path, "wave")])
     long = np.array([run["final"]["acc/long"] for run in raw(tmp_path, "standard")])
-    wanted = {"`acc/long`": (0, long), "`acc/short`": (1, short)}
-    for label, (column, values) in wanted.items():
-        (row,) = cells(text, label)
+    escaped = text.replace("\\|", "/")  # so that it parts no cells
+    for label, column, values in (("acc/long", 0, long), ("a/b\\`c", 1, short)):
+        (row,) = cells(escaped, label)
         mean, deviation = row[column].split(" ± ")
         check(mean, values.mean(), 4)
         check(deviation, values.std(ddof=1), 4)
         assert row[1 - column] == "–"  # not measured, or not finite
-    assert len(cells(text, "`val_loss`")) == 0
-    assert len(cells(text, "`val_loss_ema`")) == 0
+    assert cells(text, "val\\_loss\\_ema") == cells(text, "val\\_loss") == []
     numbers = json.loads((tmp_path / "report" / "numbers.json").read_text())["numbers"]
     (source,) = (n["source"] for n in numbers if n["name"] == "wave.final.acc/long.mean")
-    assert source.endswith("mean over the 0 of 4 finished runs that have one")
+    assert source.endswith("mean over the 0 of 4 finished runs in which it is finite")
+
+
+def test_a_mean_over_some_of_the_runs_says_over_how_many(tmp_path: Path) -> None:
+    """And numbers of any size neither end the report nor become nothing."""
+    same = Arm(around(2.0, seeds=SEEDS))
+    planted = plant(tmp_path, {"a": same, "b": same}, seeds=SEEDS)
+    for seed in SEEDS:
+        path = tmp_path / "p" / f"planted-a-s{seed}-00000000" / "results.json"
+        found = json.loads(path.read_text())
+        found["final"] |= {"some": 3.0 if seed == 1 else "NaN", "huge": 1.7e308, "tiny": 2e-7}
+        path.write_text(json.dumps(found))
+    build_report(planted, tmp_path / "report")
+    text = (tmp_path / "report" / "report.md").read_text()
+    assert cells(text, "some") == [["3.0000 (1 of 4)", "–"]]
+    assert cells(text, "huge") == [["–", "–"]]
+    assert cells(text, "tiny") == [["2.000e−07 ± 0.000e+00", "–"]]
 
 
 @pytest.mark.parametrize("arm", ["standard", "wave"])

@@ -8,6 +8,7 @@ seeds. Nothing is smoothed or fitted. `differences_alt` and `curves_alt` say the
 from __future__ import annotations
 
 import math
+import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ COLOURS: dict[ThemeName, tuple[str, ...]] = {
     "dark": ("#56B4E9", "#E69F00", "#2FC79A", "#CC79A7", "#F0E442", "#9DB7E8", "#e6e8eb"),
 }
 _STYLES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 1.5, 1, 1.5)))
-_LABEL_CHARACTERS, _LABEL_LINES = 24, 2  # what has room beside a row
+_LABEL_CHARACTERS, _LABEL_LINES = 28, 6  # of a row's name
+_ROW_INCHES, _LINE_INCHES = 0.62, 0.21
 
 Curve = tuple[Sequence[int], Sequence[float]]
 
@@ -64,7 +66,8 @@ def seed_differences(data: Differences, *, theme: ThemeName) -> Figure:
     """
     assert data.rows, "nothing to compare"
     look = THEMES[theme]
-    height = 1.75 + 0.62 * len(data.rows)
+    lines = max(_wrapped(row.label).count("\n") + 1 for row in data.rows)
+    height = 1.75 + max(_ROW_INCHES, _LINE_INCHES * lines + 0.1) * len(data.rows)
     with drawing(theme):
         from matplotlib.figure import Figure
 
@@ -205,9 +208,13 @@ def _draw_row(axes: Axes, place: int, row: Difference, colour: str, look: Theme)
 
 
 def _wrapped(label: str) -> str:
-    """In as many lines as fit beside a row; of more, the beginning."""
+    """In lines; a point's settings, which no space parts, are parted behind their commas."""
     lines = textwrap.wrap(
-        label, _LABEL_CHARACTERS, max_lines=_LABEL_LINES, placeholder=" …", break_on_hyphens=False
+        re.sub(r",(?=\S)", ", ", label),
+        _LABEL_CHARACTERS,
+        max_lines=_LABEL_LINES,
+        placeholder=" …",
+        break_on_hyphens=False,
     )
     return "\n".join(lines)
 

@@ -251,28 +251,30 @@ def _end_orphans(one: _Started) -> None:
     children come to us when they die.
     """
     mark = f"{TOKEN}={one.id}".encode()
+    # The guard is that of the dead until it is out of the kernel, and then they come to us.
+    parents = {os.getpid(), one.guard_pid, one.guard.pid if one.guard else 0} - {0}
     ours: set[int] = set()
     until = time.monotonic() + _CLEAR_UP_S
     while time.monotonic() < until:
         left = {pid for pid in guard.processes() if _is_of(pid, one.pid, mark)}
         ours |= left
-        ours = {pid for pid in ours if _is_there(pid, ours)}
+        ours = {pid for pid in ours if _is_there(pid, parents | ours)}
         if not ours:
             return
-        for pid in left:
+        for pid in left & ours:  # the pid of one that was waited for may be another's by now
             guard.send(os.kill, pid, SIGKILL)
         time.sleep(0.002)
 
 
-def _is_there(pid: int, ours: set[int]) -> bool:
+def _is_there(pid: int, parents: set[int]) -> bool:
     """Whether a process of ours is left, be it dead and not waited for; we wait for our child.
 
     The dead of another session are no more known by their environment, which is gone. One whose
-    parent is neither we nor a process of ours is another's to wait for.
+    parent is none of these is another's to wait for.
     """
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] == 0
-    return _lives(pid) or guard.parent_of(pid) in {os.getpid(), *ours}
+    return _lives(pid) or guard.parent_of(pid) in parents
 
 
 def _lives(pid: int) -> bool:

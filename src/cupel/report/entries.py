@@ -56,11 +56,7 @@ def _enter_arm(found: Outcome, ledger: Ledger, arm: str, point: str) -> None:
     if ema:
         _enter_spread(ledger, f"{name}.ema", ema, f"results.json: final.{primary.metric}_ema", of)
     for key in others(found, point):
-        values_of = [run.final[key] for run in done if key in run.final]
-        _enter_spread(
-            ledger, f"{name}.final.{key}", _finite(values_of), f"results.json: final.{key}",
-            f"over the {len(_finite(values_of))} of {len(done)} finished runs that have one",
-        )  # fmt: skip
+        _enter_other(ledger, f"{name}.final.{key}", key, done)
     if any(in_nats(run, primary.metric) for run in found.runs):
         _enter_units_of_loss(ledger, name, fmean(values) if values else None, done)
     mean = f"mean {of}"
@@ -77,6 +73,16 @@ def _enter_arm(found: Outcome, ledger: Ledger, arm: str, point: str) -> None:
         ledger.enter(f"{name}.{field}", value, form, source=f"{source}, {mean}")
 
 
+def _enter_other(ledger: Ledger, name: str, key: str, done: Sequence[RunOutcome]) -> None:
+    """A metric of any size: its values are what others' code has measured."""
+    values = _finite([run.final.get(key) for run in done])
+    largest = max(map(abs, values), default=0.0)
+    form = ".4f" if largest == 0 or 1e-2 <= largest < 1e6 else ".3e"
+    of = f"over the {len(values)} of {len(done)} finished runs in which it is finite"
+    ledger.enter(f"{name}.n", len(values), source=f"results.json: final.{key}, finite values")
+    _enter_spread(ledger, name, values, f"results.json: final.{key}", of, form)
+
+
 def others(found: Outcome, point: str) -> list[str]:
     """What the final evaluation measured besides the primary metric, in the order of records."""
     primary = found.manifest.study.primary.metric
@@ -85,11 +91,16 @@ def others(found: Outcome, point: str) -> list[str]:
     return [key for key in dict.fromkeys(keys) if key not in (primary, f"{primary}_ema")]
 
 
-def _enter_spread(ledger: Ledger, name: str, values: Sequence[float], source: str, of: str) -> None:
-    mean = fmean(values) if values else None
-    ledger.enter(f"{name}.mean", mean, ".4f", source=f"{source}, mean {of}")
-    deviation = stdev(values) if len(values) > 1 else None
-    ledger.enter(f"{name}.sd", deviation, ".4f", source=f"{source}, standard deviation {of}")
+def _enter_spread(
+    ledger: Ledger, name: str, values: Sequence[float], source: str, of: str, form: str = ".4f"
+) -> None:
+    try:
+        mean = fmean(values) if values else None
+        deviation = stdev(values) if len(values) > 1 else None
+    except OverflowError:  # of numbers near the largest there are
+        mean = deviation = None
+    ledger.enter(f"{name}.mean", mean, form, source=f"{source}, mean {of}")
+    ledger.enter(f"{name}.sd", deviation, form, source=f"{source}, standard deviation {of}")
 
 
 def _enter_units_of_loss(

@@ -97,16 +97,24 @@ def arms_table(found: Outcome, ledger: Ledger, point: str) -> Table:
 
 def others_table(found: Outcome, ledger: Ledger, point: str) -> list[Table]:
     """What else the final evaluation measured, which decides nothing; empty without any."""
+    names = [name_of(arm, point) for arm in found.arms]
     rows = [
-        [f"`{key}`", *(with_sd(ledger, f"{name_of(arm, point)}.final.{key}") for arm in found.arms)]
+        [plain(key), *(_of_some(ledger, f"{name}.final.{key}", f"{name}.n") for name in names)]
         for key in others(found, point)
     ]
     at = f" at {plain(point)}" if point else ""
     caption = (
-        f"All else that the final evaluation measured{at}: means over the finished runs that have "
-        "a number, ± the standard deviation over seeds. No verdict rests on these."
+        f"All else that the final evaluation measured{at}: means over finished runs, ± the "
+        "standard deviation over seeds, and of how many runs where not all have a finite value. No "
+        "verdict rests on these."
     )
     return [Table(caption, ["", *(plain(arm) for arm in found.arms)], rows)] if rows else []
+
+
+def _of_some(ledger: Ledger, name: str, all_of: str) -> str:
+    """Mean and spread, and over how many of the finished runs where it is not all of them."""
+    told, count, of = with_sd(ledger, name), ledger[f"{name}.n"], ledger[all_of]
+    return told if count in (of, "0") else f"{told} ({count} of {of})"
 
 
 def _if_entered(ledger: Ledger, name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from cupel.models.memory.chunk import Fast, Gates, begin, run
-from cupel.models.memory.neural import MemoryLayer, rule
+from cupel.models.memory.neural import MemoryLayer, NeuralMemory, rule
 from cupel.models.memory.oracles import sequential
 from cupel.models.memory.points import POINTS
 from cupel.models.memory.settings import NAMED, MemorySettings
@@ -145,6 +146,43 @@ ONE_TOKEN = {
     # M says (1, 1); (1, 3) 2/4 is added to the logits of the first of each two inputs
     "memora": (1.0, [[2 / (1 + math.exp(-x)), 2 / (1 + math.exp(x))] for x in (0.5, 1.5)]),
 }
+
+
+@pytest.mark.parametrize(
+    ("changes", "weights"),
+    [
+        # c Softmax of what is learned, with c the number of inputs, or what is set
+        ({"kind": "memora"}, lambda learned: learned.shape[-2] * torch.softmax(learned, -2)),
+        ({"kind": "memora", "retention": {"kind": "kl", "total": 3.0, "over": "all"}},
+         lambda learned: 3 * torch.softmax(learned.flatten(-2), -1).view_as(learned)),
+        ({"kind": "yaad", "retention": {"kind": "sigmoid"}}, torch.sigmoid),
+        ({"kind": "yaad"}, lambda learned: learned),
+    ],
+    ids=["kl", "kl over all", "sigmoid", "l2"],
+)  # fmt: skip
+def test_weights_begin_in_the_domain_of_their_retention(
+    changes: dict[str, Any], weights: Callable[[Tensor], Tensor]
+) -> None:
+    """Whatever numbers are learned, and each of them has a gradient."""
+    torch.manual_seed(0)
+    settings = NAMED[changes["kind"]].model_validate(changes)
+    made = NeuralMemory(8, 2, settings).double()
+    begun = made.begin(3)
+    for learned, found in zip(made.first, begun.weights, strict=True):
+        wanted = weights(learned).expand(3, *learned.shape).flatten(0, 1)
+        torch.testing.assert_close(found, wanted, **CLOSE)
+        (grad,) = torch.autograd.grad(found.square().sum(), learned, retain_graph=True)
+        assert (grad != 0).all()
+
+
+def test_the_largest_step_follows_the_chunk_unless_it_is_set() -> None:
+    """The writes of a chunk add up."""
+    for name in POINTS:
+        steps = [named(name, chunk=chunk).largest_step * chunk for chunk in (1, 8, 64)]
+        assert len(set(steps)) == 1 or "step_max" in POINTS[name], name
+    assert named("moneta", chunk=8).largest_step == 0.03
+    assert named("memora", chunk=8).largest_step == 1.0
+    assert named("memora", chunk=8, step_max=0.5).largest_step == 0.5
 
 
 @pytest.mark.equation("miras.v1:eq24", kind="value")

@@ -17,8 +17,8 @@ _MLP = {
 }  # fmt: skip
 # MIRAS' own points: gradient descent, gates a channel of low rank, M(x) = x + LN(W_1 s(W_2 x)).
 _MIRAS = {**_MLP, "decay": "channel", "momentum": "none", "step": "channel", "rank": 32}
-# Step sizes are of what their maps are taken of: Moneta's first layer moves by ||A||_4^-2 times its
-# step, three to four of it at first; Memora's step is one of logarithms of weights.
+# Steps are of what maps are taken of: Moneta's first layer moves by ||A||_4^-2 times its step, 3
+# to 4 at first, and Memora's step is one of logarithms of weights.
 _LINEAR = {"depth": 1, "momentum": "none"}
 
 POINTS: Mapping[str, Mapping[str, Any]] = {
@@ -28,10 +28,10 @@ POINTS: Mapping[str, Mapping[str, Any]] = {
         **_MIRAS,
         "bias": {"kind": "lp", "p": 3.0},
         "retention": {"kind": "lq", "q": 4.0},
-        "step_max": 0.03,
+        "step_scale": 0.24,
     },
     "yaad": {**_MIRAS, "bias": {"kind": "huber", "form": "mixture"}},
-    "memora": {**_MIRAS, "retention": {"kind": "kl"}, "step_max": 1.0},
+    "memora": {**_MIRAS, "retention": {"kind": "kl"}, "step_scale": 8.0},
     "linear-attention": {
         **_LINEAR, "bias": {"kind": "dot"}, "decay": "none", "step": "none", "first": "zero",
     },

@@ -111,7 +111,7 @@ class KLRetention:
     linear = False
 
     def __init__(
-        self, total: float | None = 1.0, *, over: str = "outputs", lag: bool = True
+        self, total: float | None = None, *, over: str = "outputs", lag: bool = True
     ) -> None:
         assert over in ("outputs", "all"), over
         self.total, self.over, self.lag = total, over, lag

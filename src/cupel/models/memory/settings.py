@@ -169,9 +169,14 @@ class MemorySettings(Settings):
     step_max: float | None = Field(
         None,
         gt=0,
-        description="the largest step size; null: 1 / chunk, with which a key that fills a whole "
-        "chunk is moved by its gradient once (its writes are all made at the chunk's start, and "
-        "add up)",
+        description="the largest step size; null: step_scale / chunk, since the writes of a chunk "
+        "are all made at its start, and add up",
+    )
+    step_scale: float = Field(
+        1.0,
+        gt=0,
+        description="with step_max null, the sum of a chunk's largest steps; 1: a key that fills a "
+        "whole chunk is moved by its gradient once",
     )
     surprise_max: float | None = Field(
         None,
@@ -210,7 +215,7 @@ class MemorySettings(Settings):
     @property
     def largest_step(self) -> float:
         """The step size of an open gate."""
-        return 1 / self.chunk if self.step_max is None else self.step_max
+        return self.step_scale / self.chunk if self.step_max is None else self.step_max
 
     @model_validator(mode="after")
     def _fits_together(self) -> MemorySettings:
