@@ -93,9 +93,14 @@ def formal() -> str:
         for arm in arms:
             name = f"{arm}@language={language}"
             keys = ("final.exact/2-50", "final.exact/51-100", "last")
-            cells.append(" / ".join(f"{100 * found[f'{name}.{key}.mean']:.0f}" for key in keys))
+            cells.append(" / ".join(_percent(found[f"{name}.{key}.mean"]) for key in keys))
         rows.append([shown, *cells])
     return table(["language", *arms], rows)
+
+
+def _percent(share: float) -> str:
+    """With one digit behind the point, unless that is none."""
+    return f"{100 * share:.1f}".removesuffix(".0")
 
 
 def formal_verdicts() -> str:
