@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from cupel.jobs import keeper
+from cupel.jobs.backend import Handle, Job
 
 CALLS = "import json, sys; from cupel.jobs import keeper; keeper.keep(json.loads(sys.argv[1]))"
 WAITS = "echo $$; trap '' {ignored}; while :; do sleep 0.1; done"
@@ -65,6 +66,24 @@ def is_gone(pid: int) -> bool:
         return ") Z " in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return True
+
+
+def test_a_job_that_speaks_has_begun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal to a job that had said it was ready was lost: it did not seem to have begun."""
+    given, told = order(tmp_path, "exit 0"), []
+    submit = keeper.LocalBackend.submit
+
+    def watched(backend: keeper.LocalBackend, jobs: list[Job]) -> list[Handle]:
+        told.append(keeper.read_state(Path(given["state"])))
+        return submit(backend, jobs)
+
+    monkeypatch.setattr(keeper.LocalBackend, "submit", watched)
+    monkeypatch.setattr(keeper._Keeper, "_mind_the_caller", lambda *_: None)
+    keeper._Keeper(given).run()
+    (state,) = told
+    assert state["node"] == "n1"
+    assert "ended" not in state
+    assert ended(given) == {**ended(given), "code": 0}
 
 
 def test_a_job_is_kept_to_its_end_in_its_folder(tmp_path: Path) -> None:

@@ -103,9 +103,10 @@ class _Keeper:
             order["environment"],
             Resources(time_s=order["time_s"]),
         )
+        # Before the job can say a word: who hears it may signal at once, and asks whether it began.
+        self._write()
         with self.backend:
             handles = self.backend.submit([job])
-            self._write()
             while (ended := self.backend.poll(handles)[0].ended) is None:
                 self._obey(handles)
                 self._mind_the_caller(handles)
