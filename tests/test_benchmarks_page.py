@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[1]
 RECORD = ROOT / "benchmarks" / "record"
 JOBS = ROOT / "benchmarks" / "jobs"
 DASHBOARD = ROOT / "benchmarks" / "dashboard"
+MEMORY = ROOT / "benchmarks" / "memory"
 
 
 @pytest.fixture
@@ -34,6 +35,14 @@ def jobs(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def dashboard(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """benchmarks/dashboard/run.py."""
     yield from imported(DASHBOARD, monkeypatch)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """benchmarks/memory/run.py; it sets what torch reads when it comes in."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    yield from imported(MEMORY, monkeypatch)
 
 
 def imported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
@@ -138,3 +147,26 @@ def test_a_target_of_the_dashboard_that_is_missed_says_so(dashboard: Any) -> Non
     held = "\n".join(line for line in lines if line.endswith("| yes |"))
     assert "browser's processor time, warm" in held
     assert "| time of a training step, dashboard stopped" in held
+
+
+def test_the_page_shows_the_kept_measurement_of_memories(memory: Any) -> None:
+    found = json.loads((MEMORY / "measured.json").read_text())
+    page = (ROOT / "docs" / "benchmarks.md").read_text()
+    assert memory.with_tables(page, found) == page
+    assert memory.PINS[0] in page
+
+
+def test_a_target_of_memories_that_is_missed_says_so(memory: Any) -> None:
+    found = json.loads((MEMORY / "measured.json").read_text())
+    found["same"]["1, 256"]["gradients"] = 2e-12
+    found["time"]["2 both"]["paper"]["ms"] = 34.9 * found["time"]["2 both"]["cupel"]["ms"]
+    found["growth"] = {"1024": 1.0, "4096": 4.3}
+    found["memory"] |= {"1 cupel": 10.0, "1 paper": 49.0}
+    found["oracles"]["yaad"] = {"chunk": 1.0, "sequential": 4.9}
+    lines = [line for line in memory.tables(found) if line.startswith("| ")]
+    missed = "\n".join(line for line in lines if line.endswith("| **no** |"))
+    for told in (
+        "tokens 1, 256", "depth 2, forward and backward, against the paper's rule",
+        "from 1,024 to 4,096", "extra memory, depth 1", "yaad, in chunks",
+    ):  # fmt: skip
+        assert told in missed, told

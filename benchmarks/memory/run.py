@@ -4,7 +4,8 @@ titans-pytorch runs in a virtual environment of its own (.bench/peers), with cup
 it: in one process, on the same weights and inputs, by turns, one thread, CPU seconds. Before
 anything is timed both must give the same numbers in float64. Its modes: `paper` is the paper's rule
 (chunk_size=1, batch_size=chunk); `chunk gates` has one gate a chunk; `default` takes every gradient
-at the first weights, which is another rule. Ours are per-token gates throughout.
+at the first weights, which is another rule. Ours has gates a token beside all of them. `--write`
+keeps the numbers in measured.json and the tables in docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import os
 os.environ |= {"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 import argparse
+import datetime
 import itertools
 import json
 import platform
@@ -27,44 +29,51 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from memory_tables import tables
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 HOME = ROOT / ".bench" / "peers" / "titans-pytorch"
 PINS = ("titans-pytorch==0.5.5", "torch==2.13.0", "pydantic", "msgspec")
+MEASURED = HERE / "measured.json"
+PAGE = ROOT / "docs" / "benchmarks.md"
+BEGIN, END = "<!-- memories -->", "<!-- end of memories -->"
 ALL = ["paper", "chunk gates", "default"]
-# depth, pass: least ratio of titans-pytorch's CPU time to ours, by mode
-TARGETS = {
-    (1, "forward"): {"paper": 30.0},
-    (1, "both"): {"paper": 25.0, "chunk gates": 2.0, "default": 1.0, "token by token": 15.0},
-    (2, "forward"): {"paper": 30.0},
-    (2, "both"): {"paper": 35.0, "chunk gates": 1.5, "default": 1.0},
-}
-MEMORY_TARGET, GROWTH_TARGET, ORACLE_TARGET, SAME = 5.0, 4.2, 5.0, 1e-12
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--turns", type=int, default=7, help="turns of each measurement")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--write", metavar="FILE", help="keep the numbers as JSON in a file")
+    parser.add_argument(
+        "--write", action="store_true", help="keep the numbers, and show them in docs"
+    )
     given = parser.parse_args()
     found = measure(given.turns)
     if given.write:
-        Path(given.write).write_text(json.dumps(found, indent=1) + "\n")
-    if given.json:
-        print(json.dumps(found, indent=1))
-        return
-    for line in table(found):
-        print(line)
+        MEASURED.write_text(json.dumps(found, indent=1) + "\n")
+        PAGE.write_text(with_tables(PAGE.read_text(), found))
+    print(json.dumps(found, indent=1) if given.json else "\n".join(tables(found)))
+
+
+def with_tables(page: str, found: dict[str, Any]) -> str:
+    """The page with the tables of a measurement between its two marks."""
+    before, _, rest = page.partition(BEGIN)
+    after = rest.partition(END)[2]
+    return "\n".join([f"{before}{BEGIN}", *tables(found), f"\n{END}{after}"])
 
 
 def measure(turns: int) -> dict[str, Any]:
     """Everything, with progress on stderr."""
     python = _peer()
-    found: dict[str, Any] = {
-        "about": f"Python {platform.python_version()}, {platform.platform()}",
-        "peer": PINS[0], "torch": PINS[1], "load": os.getloadavg()[0], "turns": turns,
-    }  # fmt: skip
+    machine = {
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "cpus": os.cpu_count(),
+        "load_average_before": os.getloadavg()[0],
+    }
+    found: dict[str, Any] = {"peer": PINS[0], "torch": PINS[1], "turns": turns}
     found["same"] = {}
     for depth, length in ((1, 256), (2, 256), (1, 100)):
         _say(f"the same numbers, depth {depth}, {length} tokens")
@@ -91,7 +100,7 @@ def measure(turns: int) -> dict[str, Any]:
             found["memory"][f"{depth} {name}"] = told["mb"]
     _say("oracles")
     found["oracles"] = oracles()
-    found["load after"] = os.getloadavg()[0]
+    found["machine"] = {**machine, "load_average_after": os.getloadavg()[0]}
     return found
 
 
@@ -197,57 +206,6 @@ def _best(call: Callable[[], None], times: int) -> float:
         call()
         taken.append(1e3 * (time.process_time() - begun))
     return sorted(taken)[len(taken) // 2]
-
-
-def table(found: dict[str, Any]) -> list[str]:
-    """The targets, met or missed."""
-    lines = [
-        f"{found['about']}; {found['torch']}; load {found['load']:.1f} before, "
-        f"{found['load after']:.1f} after; {found['turns']} turns, medians of CPU time, one thread",
-        "",
-        f"beside {found['peer']}: batch 2, 1,024 tokens, width 64, chunk 64",
-    ]
-    for size, told in found["same"].items():
-        worst = max(told.values())
-        lines.append(
-            f"  same numbers (depth, tokens {size}): outputs {told['outputs']:.1e}, gradients "
-            f"{told['gradients']:.1e}  {_met(worst <= SAME)}"
-        )
-    for name, told in found["time"].items():
-        depth, which = name.split()
-        mine = told["cupel"]["ms"]
-        lines.append(f"  depth {depth}, {which}: cupel {mine:.1f} ms")
-        for other, one in told.items():
-            if other == "cupel":
-                continue
-            least = TARGETS[int(depth), which].get(other)
-            ratio = one["ms"] / mine
-            said = "" if least is None else f"  target {least:g} ×  {_met(ratio >= least)}"
-            lines.append(f"    {other:<15}{one['ms']:9.1f} ms  {ratio:6.1f} ×{said}")
-    short, long = found["growth"]["1024"], found["growth"]["4096"]
-    lines.append(
-        f"  1,024 to 4,096 tokens: {long / short:.2f} ×  target at most {GROWTH_TARGET} ×  "
-        f"{_met(long / short <= GROWTH_TARGET)}"
-    )
-    for depth in (1, 2):
-        mine, theirs = found["memory"][f"{depth} cupel"], found["memory"][f"{depth} paper"]
-        ratio = theirs / max(mine, 0.1)
-        lines.append(
-            f"  extra memory, depth {depth}: cupel {mine:.0f} MB, paper {theirs:.0f} MB, "
-            f"{ratio:.1f} ×  target {MEMORY_TARGET:g} ×  {_met(ratio >= MEMORY_TARGET)}"
-        )
-    lines.append("beside one token after the other, 1,024 tokens, forward")
-    for name, told in found["oracles"].items():
-        ratio = told["sequential"] / told["chunk"]
-        lines.append(
-            f"  {name:<18}{told['chunk']:8.1f} ms  {told['sequential']:9.1f} ms  {ratio:6.1f} ×  "
-            f"target {ORACLE_TARGET:g} ×  {_met(ratio >= ORACLE_TARGET)}"
-        )
-    return lines
-
-
-def _met(held: bool) -> str:
-    return "met" if held else "MISSED"
 
 
 def _peer() -> str:
