@@ -50,10 +50,16 @@ KINDS: list[Kind] = [
 ]  # fmt: skip
 
 
+# With Memora's own steps, eight times as large, weights as large as those drawn here make of 2e-16
+# of each weight 2e-8 of an output, and with these 1e-10; no equation asks how large they are.
+STEPS = {"memora": {"step_scale": 1.0}}
+
+
 def made(mixer: str = "lmm", **changes: Any) -> MemoryLM:
     """Its weights are drawn so that no part of it is near zero, and no two tokens are alike."""
     torch.manual_seed(1)
     memory = {"chunk": 4, **changes.pop("memory", {"depth": 2})}
+    memory = STEPS.get(memory.get("kind", ""), {}) | memory
     hope = {"chunk": 4, "chunk_others": 8, **changes.pop("hope", {})}
     cms = {"chunk": 4, "frequencies": (1.0, 0.5), "signal": "local", **hope.pop("cms", {})}
     settings = MemoryModelSettings.model_validate(

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +28,11 @@ from cupel.jobs.local import LocalBackend, tail
 from families import ALL_THERE, FAMILY, left_of, lives, pids_in, until
 
 LINUX = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux")
+
+
+# Of a job of this process alone: tests that run beside us look for theirs on the same machine.
+OWN = f"test-{uuid.uuid4().hex}"
+MARK = f"{local.TOKEN}={OWN}".encode()
 
 
 @pytest.fixture
@@ -256,14 +262,15 @@ def test_what_a_job_leaves_is_waited_for_though_it_dies_while_we_look(
         return seen()
 
     job = shell(tmp_path, "")
-    marked = {**os.environ, local.TOKEN: "abc"}
+    marked = {**os.environ, local.TOKEN: OWN}
     child = subprocess.Popen(["sleep", "600"], env=marked, start_new_session=True)
+    until(lambda: local._is_of(child.pid, 0, MARK))  # a moment after it was started
     ours, other = socket.socketpair()
     seen, sent = guard.processes, guard.send
     with ours, other, monkeypatch.context() as patch:
         patch.setattr(guard, "send", send)
         patch.setattr(guard, "processes", processes)
-        local._end_orphans(local._Started("abc", job, ours, 0, None))
+        local._end_orphans(local._Started(OWN, job, ours, 0, None))
     for timer in timers:
         timer.join()
     with pytest.raises(ChildProcessError):  # it has been waited for
@@ -284,7 +291,7 @@ def adopting() -> Iterator[None]:
 # A guard on its way out of the kernel: its channel is closed, and the dead are still its children.
 LEAVING = """
 import os, subprocess, sys, time
-child = subprocess.Popen(["sleep", "600"], env={**os.environ, "CUPEL_JOB": "abc"})
+child = subprocess.Popen(["sleep", "600"], env={**os.environ, "CUPEL_JOB": sys.argv[2]})
 print(child.pid, flush=True)
 time.sleep(float(sys.argv[1]))
 os._exit(0)
@@ -296,13 +303,14 @@ os._exit(0)
 def test_what_a_job_leaves_is_waited_for_though_its_guard_is_not_quite_gone(
     known: str, tmp_path: Path
 ) -> None:
-    command = [sys.executable, "-c", LEAVING, "0.5"]
+    command = [sys.executable, "-c", LEAVING, "0.5", OWN]
     with adopting(), subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as leaving:
         assert leaving.stdout is not None
         pid = int(leaving.stdout.readline())
+        until(lambda: local._is_of(pid, 0, MARK))
         ours, other = socket.socketpair()
         with ours, other:
-            one = local._Started("abc", shell(tmp_path, ""), ours, 0, None, guard_pid=leaving.pid)
+            one = local._Started(OWN, shell(tmp_path, ""), ours, 0, None, guard_pid=leaving.pid)
             if known == "by its process":
                 one = replace(one, guard=leaving, guard_pid=0)
             local._end_orphans(one)
@@ -316,7 +324,7 @@ def test_nobody_is_signalled_who_was_waited_for(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The pid may be another's by then."""
-    waited, marked = set(), {**os.environ, local.TOKEN: "abc"}
+    waited, marked = set(), {**os.environ, local.TOKEN: OWN}
     lead = subprocess.Popen(["sh", "-c", "sleep 600 & exit 0"], env=marked, start_new_session=True)
     until(lambda: psutil.Process(lead.pid).status() == psutil.STATUS_ZOMBIE)
     real = os.waitpid
@@ -335,7 +343,7 @@ def test_nobody_is_signalled_who_was_waited_for(
     with ours, other, adopting(), monkeypatch.context() as patch:
         patch.setattr(guard, "send", send)
         patch.setattr(os, "waitpid", waitpid)
-        local._end_orphans(local._Started("abc", shell(tmp_path, ""), ours, 0, None, pid=lead.pid))
+        local._end_orphans(local._Started(OWN, shell(tmp_path, ""), ours, 0, None, pid=lead.pid))
     assert lead.pid in waited
     lead.wait()
 
