@@ -1,4 +1,4 @@
-"""docs/results/memory tells what its reports say, and nothing else."""
+"""The tables of docs/results/memory are those of its reports, which are whole; prose is unread."""
 
 from __future__ import annotations
 

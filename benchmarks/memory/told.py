@@ -1,7 +1,6 @@
 """Write the tables of docs/results/memory/README.md from the reports beside it.
 
-    python benchmarks/memory/told.py            write them
-    python benchmarks/memory/told.py --check    exit code 1 when a table is not what the reports say
+    python benchmarks/memory/told.py
 
 A table stands between `<!-- NAME -->` and `<!-- end -->`. Every number in it is one of a report's
 numbers.json, and every verdict one of its report.md; the papers' numbers are those of the notes.
@@ -11,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -45,7 +43,9 @@ class Report:
         """A word: better, worse, equivalent, undecided, or none."""
         head = f"### {arm} against {baseline}{f' at {point}' if point else ''}\n"
         start = self.text.index(head) + len(head)
-        return re.search(r"\| verdict \| (\w+):", self.text[start:]).group(1)  # type: ignore[union-attr]
+        found = re.search(r"\| verdict \| (\w+):", self.text[start:])
+        assert found is not None, head
+        return found[1]
 
     def spread(self, name: str, scale: float = 1.0, digits: int = 4) -> str:
         """`mean ± sd`."""
@@ -141,21 +141,13 @@ TABLES: dict[str, Callable[[], str]] = {
 def written(text: str) -> str:
     """The page with its tables as the reports have them."""
     for name, make in TABLES.items():
-        pattern = rf"(<!-- {name} -->\n).*?(\n<!-- end -->)"
-        text, count = re.subn(pattern, lambda m: m[1] + make() + m[2], text, flags=re.DOTALL)  # noqa: B023
-        assert count == 1, f"the page has {count} places for {name}"
+        before, begin, rest = text.partition(f"<!-- {name} -->\n")
+        _, end, after = rest.partition("\n<!-- end -->")
+        assert begin, f"the page has no place for {name}"
+        assert end, f"the place for {name} has no end"
+        text = f"{before}{begin}{make()}{end}{after}"
     return text
 
 
-def main() -> int:
-    """Write the tables, or hold them against the reports."""
-    text = PAGE.read_text(encoding="utf-8")
-    new = written(text)
-    if "--check" in sys.argv[1:]:
-        return int(new != text)
-    PAGE.write_text(new, encoding="utf-8")
-    return 0
-
-
 if __name__ == "__main__":
-    raise SystemExit(main())
+    PAGE.write_text(written(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
