@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from cupel.models.memory import bias, retention
+from cupel.models.memory import chunk as form
 from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run
 from cupel.models.memory.net import Net
 from cupel.models.memory.oracles import sequential
@@ -48,6 +49,11 @@ def drawn(length: int, *, depth: int, seed: int = 0, channels: bool = False) -> 
     for one in (*found["weights"], *(x for x in found.values() if isinstance(x, Tensor))):
         one.requires_grad_()
     return found
+
+
+def positive(weights: list[Tensor]) -> list[Tensor]:
+    """In (0, 0.9): what maps that take logarithms can begin with."""
+    return [weight.detach().sigmoid().mul(0.9).requires_grad_() for weight in weights]
 
 
 def gates(given: dict[str, Any], rule: Rule) -> Gates:
@@ -133,6 +139,33 @@ def test_titans_memory(chunk: int, depth: int, read: str) -> None:
     assert_same(replace(PLAIN, chunk=chunk, read=read), drawn(20, depth=depth))
 
 
+SEQUENCES = {
+    "momentum": replace(PLAIN, chunk=2),
+    "before": replace(PLAIN, chunk=2, read="before"),
+    "mirror": Rule(Net(), bias.L2(), retention.LqMirror(), chunk=2),
+    "lag": Rule(Net(), bias.L2(), retention.KLRetention(), chunk=2),
+    "erase": replace(PLAIN, momentum=False, erase="one", normalise=True, chunk=2),
+}
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_more_chunks_than_are_read_at_once(name: str) -> None:
+    """Mutation: the count of a new batch begins with 1."""
+    given = drawn(2 * form._TOGETHER + 7, depth=2)
+    if name == "lag":  # of small steps, by which logarithms do not magnify rounding
+        given["weights"] = positive(given["weights"])
+        given["theta"] = given["theta"].detach().mul(0.1).requires_grad_()
+    assert_same(SEQUENCES[name], given)
+
+
+@pytest.mark.parametrize("at_once", [1, 300, 10**9])
+def test_gates_of_channels_are_read_a_few_pieces_at_a_time(
+    at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(form, "_AT_ONCE", at_once)
+    assert_same(replace(PLAIN, chunk=4), drawn(22, depth=2, channels=True))
+
+
 @pytest.mark.equation("miras.v1:eq23c", kind="oracle")
 @pytest.mark.equation("nl.v1:eq89", kind="oracle")
 @pytest.mark.equation("titans.v1:eq12", kind="oracle")
@@ -206,9 +239,7 @@ def test_every_retention(found: retention.Retention, read: str, chunk: int) -> N
     rule = replace(PLAIN, retention=found, chunk=chunk, momentum=False, read=read)
     given = drawn(11, depth=2)
     if isinstance(found, (retention.KLRetention, retention.SigmoidBregman)):
-        given["weights"] = [
-            w.detach().sigmoid().mul(0.9).requires_grad_() for w in given["weights"]
-        ]
+        given["weights"] = positive(given["weights"])
     assert_same(rule, given)
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -26,6 +27,12 @@ from cupel.models.memory.net import Net
 from cupel.models.memory.recurrence import Mixture, before, mixture
 from cupel.models.memory.retention import Retention
 from cupel.tags import implements
+
+# Pieces that are read at once: their states at their starts are all there until then.
+_TOGETHER = 32
+# Numbers in gates of channels that are read at once: more do not stay in a processor's cache, and
+# took half again as long.
+_AT_ONCE = 2**20
 
 
 class Gates(NamedTuple):
@@ -109,10 +116,14 @@ def run(
     now, outputs = _joined(fast), []
     length = k_NTI.shape[1]  # no mutant: there are as many queries and values as keys
     for start, size, count in _groups(rule, length, fast.at):
-        stop = start + size * count
-        for piece in _pieces(rule, (start, stop, size), q_NTI, k_NTI, v_NTO, gates, fast):
-            out, now = _write(rule, piece, now)
-            outputs.append(out)
+        where = (start, start + size * count, size)
+        group = _group(rule, where, q_NTI, k_NTI, v_NTO, gates, fast)
+        # Only the writes wait for each other: what they leave is read of all pieces at once.
+        wrote = []
+        for piece in _pieces(rule, group):
+            one, now = _write(rule, piece, now)
+            wrote.append(one)
+        outputs.append(_behind_each_other(_read(rule, group, wrote, now), count))
     return torch.cat(outputs, 1), _parted(now)
 
 
@@ -123,7 +134,7 @@ def _groups(rule: Rule, length: int, at: int) -> Iterator[tuple[int, int, int]]:
     while done < length:
         stop = next(stop for stop in stops if stop > at)
         new = min(stop - at, length - done)
-        if count and new != size:
+        if count and (new != size or count == _TOGETHER):
             yield start, size, count
             start, count = done, 0
         size, count = new, count + 1
@@ -164,26 +175,54 @@ def _weights(now: _Now) -> list[Tensor]:
     ]
 
 
-class _Piece(NamedTuple):
-    """Tokens that share an anchor."""
+class Mixes(NamedTuple):
+    """The gates of a group as matrices: one for a token, or one for a channel of layers so wide."""
 
-    q: Tensor  # (N, T, I)
+    token: Mixture  # (N n, T …)
+    channel: Mixture | None  # (N n, D, T …)
+    keep: Tensor  # (N n, T): the gate itself, which the gated delta rule's erasing needs
+
+    def wide(self, width: int) -> Mixture | None:
+        """Those of channels for a layer with outputs so wide; None: it has those of tokens."""
+        fits = self.channel is not None and self.channel.start.shape[1] == width
+        return self.channel if fits else None
+
+
+class _Group(NamedTuple):
+    """Neighbouring pieces of one length, n of each sequence: one batch of N n."""
+
+    pieces: int  # n
+    q: Tensor  # (N n, T, I)
     k: Tensor
     v: Tensor
     threshold: Tensor | None
+    h: Tensor  # what the first layer's writes take for its input
     mixes: Mixes
-    first: _Parts | None  # of the first layer, made for a whole group at once
+    token: _Last  # of gates of tokens
+    keys: Tensor | None  # (N n, …, T) of the first layer, where it has gates of tokens
 
 
-class Mixes(NamedTuple):
-    """The gates of a piece as matrices: one for a token, or one for a channel of layers so wide."""
+class _Piece(NamedTuple):
+    """Tokens that share an anchor: (N, T, …)."""
 
-    token: Mixture  # (N, T …)
-    channel: Mixture | None  # (N, D, T …)
-    keep_NT: Tensor  # the gate itself, which the gated delta rule's erasing needs
+    k: Tensor
+    v: Tensor
+    threshold: Tensor | None
+    h: Tensor
+    mixes: Mixes | None  # where one is needed: for erasing, or of channels
+    token: _Last
+    keys: Tensor | None
 
 
-def _pieces(
+class _Wrote(NamedTuple):
+    """What reading needs of a piece's writes, a list entry a layer."""
+
+    held: list[Tensor]  # weights and momentum at its start
+    inputs: list[Tensor]  # (N, T, I), as written
+    values: list[Tensor]  # (N, T, O)
+
+
+def _group(
     rule: Rule,
     where: tuple[int, int, int],
     q_NTI: Tensor,
@@ -191,93 +230,159 @@ def _pieces(
     v_NTO: Tensor,
     gates: Gates,
     fast: Fast,
-) -> Iterator[_Piece]:
-    """The pieces of a group, with all that does not depend on the memory made at once."""
+) -> _Group:
+    """All that does not depend on the memory, of all pieces at once."""
     start, stop, size = where
+    count = (stop - start) // size
 
-    def split(found: Tensor) -> Tensor:
-        """(N, T, …) → (N, n, size, …)."""
-        return torch.unflatten(found[:, start:stop], 1, (-1, size))
+    def fold(found: Tensor) -> Tensor:
+        """(N, T, …) → (N n, size, …)."""
+        found = found[:, start:stop]
+        return found if count == 1 else torch.unflatten(found, 1, (count, size)).flatten(0, 1)
 
-    q, k, v = split(q_NTI), split(k_NTI), split(v_NTO)
-    gate = Gates(*(None if one is None else split(one) for one in gates))  # type: ignore[arg-type]
-    token, channel, keep = _mixes(gate)
-    width = fast.weights[0].shape[-1]
-    first: list[_Parts | None] = [None] * q.shape[1]
-    if channel is None or channel.start.shape[2] != width:
-        h = torch.nn.functional.normalize(k, dim=-1) if rule.normalise else k
-        first = list(map(_Parts, *(part.unbind(1) for part in _parts(rule, q, h, token)[:3])))
-        steps = _steps(token).unbind(1)
-        first = [part._replace(steps=one) for part, one in zip(first, steps, strict=True) if part]
-    thresholds = [None] * q.shape[1] if gate.threshold is None else gate.threshold.unbind(1)
-    mixes = map(Mixes, _unbound(token), _unbound(channel, q.shape[1]), keep.unbind(1))
+    k = fold(k_NTI)
+    gate = Gates(*(None if one is None else fold(one) for one in gates))  # type: ignore[arg-type]
+    mixes = _mixes(gate)
+    last = _last(mixes.token)
+    h = _written(rule, k)
+    wide = mixes.wide(fast.weights[0].shape[-1])
+    keys = _both(last.pushes, h).mT if wide is None else None
+    return _Group(count, fold(q_NTI), k, fold(v_NTO), gate.threshold, h, mixes, last, keys)
+
+
+def _written(rule: Rule, inputs: Tensor) -> Tensor:
+    return torch.nn.functional.normalize(inputs, dim=-1) if rule.normalise else inputs
+
+
+def _pieces(rule: Rule, group: _Group) -> Iterator[_Piece]:
+    """A group's pieces, in their order."""
+
     # Unbound in one go: the gradient of a slice for each piece would be as large as the whole.
-    yield from map(_Piece, q.unbind(1), k.unbind(1), v.unbind(1), thresholds, mixes, first)
+    def parts(found: Tensor | None) -> Sequence[Any]:
+        if found is None:
+            return [None] * group.pieces
+        return [found] if group.pieces == 1 else _apart(found, group.pieces).unbind(1)
+
+    def mixtures(mix: Mixture | None) -> list[Any]:
+        return [None] * group.pieces if mix is None else list(map(Mixture, *map(parts, mix)))
+
+    mixes: Sequence[Mixes | None] = [None] * group.pieces
+    if rule.erase is not None or group.mixes.channel is not None:
+        every = (
+            mixtures(group.mixes.token),
+            mixtures(group.mixes.channel),
+            parts(group.mixes.keep),
+        )
+        mixes = list(map(Mixes, *every))
+    token = map(_Last, *map(parts, group.token))
+    given = (group.k, group.v, group.threshold, group.h)
+    yield from map(_Piece, *map(parts, given), mixes, token, parts(group.keys))
 
 
-def _mixes(gate: Gates) -> tuple[Mixture, Mixture | None, Tensor]:
-    """Matrices of tokens (N, n, T …), of channels (N, n, D, T …), and the decay (N, n, T)."""
-    wide = [one for one in gate[:3] if one is not None and one.dim() == 4]
+def _mixes(gate: Gates) -> Mixes:
+    """Gates (M, T), or (M, T, D) with gates of channels, as matrices."""
+    wide = [one for one in gate[:3] if one is not None and one.dim() == 3]
     channel = None
     if wide:
         every = [None if one is None else _of_channels(one, wide[0]) for one in gate[:3]]
         assert every[0] is not None
         assert every[1] is not None
         channel = mixture(every[0], every[1], every[2])
-    keep, theta, eta = (one if one is None or one.dim() == 3 else one.mean(-1) for one in gate[:3])
+    keep, theta, eta = (one if one is None or one.dim() == 2 else one.mean(-1) for one in gate[:3])
     assert keep is not None
     assert theta is not None
-    return mixture(keep, theta, eta), channel, keep.exp()
+    return Mixes(mixture(keep, theta, eta), channel, keep.exp())
 
 
 def _of_channels(gate: Tensor, wide: Tensor) -> Tensor:
-    """(N, n, T) or (N, n, T, D) → (N, n, D, T)."""
-    return gate.mT if gate.dim() == 4 else gate.unsqueeze(2).expand(*wide.mT.shape)
+    """(M, T) or (M, T, D) → (M, D, T)."""
+    return gate.mT if gate.dim() == 3 else gate.unsqueeze(1).expand(*wide.mT.shape)
 
 
-def _unbound(mix: Mixture | None, count: int = 0) -> list[Any]:
-    """A mixture of a group as one for each of its pieces."""
-    if mix is None:
-        return [None] * count
-    parts = [None if part is None else part.unbind(1) for part in mix]
-    length = len(next(part for part in parts if part is not None))
-    return [
-        Mixture(*(None if part is None else part[n] for part in parts))  # type: ignore[arg-type]
-        for n in range(length)
-    ]
-
-
-def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[Tensor, _Now]:
-    """Tokens of one anchor: their writes, reads, and the state behind them."""
+def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[_Wrote, _Now]:
+    """Writes of the tokens of one anchor, and the state behind them."""
     net = rule.net
     out, tape = net.forward(piece.k, now.anchor)
     deltas = net.deltas(rule.bias.gradient(out, piece.v, piece.threshold), tape, now.anchor)
     if rule.most is not None:
         deltas = _bounded(tape.inputs, deltas, rule.most)
-    x, held, dual = piece.q, [], []
+    inputs, values, held, dual = [], [], [], []
     for n, value in enumerate(deltas):
-        x = net.value(x) if n else x
-        h = (
-            torch.nn.functional.normalize(tape.inputs[n], dim=-1)
-            if rule.normalise
-            else tape.inputs[n]
-        )
-        layer = _layer(rule, n, x, h, piece, value.shape[-1])
+        h = _written(rule, tape.inputs[n]) if n else piece.h
         if rule.erase is not None and not (rule.erase_first and n):
-            keep_NT = piece.mixes.keep_NT
+            assert piece.mixes is not None
+            keep_NT = piece.mixes.keep
             erase_NT = keep_NT if rule.erase == "keep" else torch.ones_like(keep_NT)
             value = erased(h, value, piece.mixes.token, erase_NT, now.held[n])
-        x = layer.read(now.held[n], value)
-        held.append(layer.end(now.held[n], value))
+        end = _end(rule, n, h, piece, value)
+        held.append(end(now.held[n]))
         if now.dual is not None:
-            dual.append(layer.end(now.dual[n], value))
-    y_NTO = net.finish(piece.q, x)
+            dual.append(end(now.dual[n]))
+        inputs.append(h)
+        values.append(value)
     after = _behind(rule, now, held, dual or None, now.at + piece.k.shape[1])
-    if rule.read == "after" and not rule.retention.linear and after.anchor is after.held:
-        # The map has been taken behind the last token, which sees it.
-        last, _ = net.forward(piece.q[:, -1:], after.held)
-        y_NTO = torch.cat((y_NTO[:, :-1], last), 1)
-    return y_NTO, after
+    return _Wrote(now.held, inputs, values), after
+
+
+def _end(
+    rule: Rule, n: int, h_NTI: Tensor, piece: _Piece, value_NTO: Tensor
+) -> Callable[[Tensor], Tensor]:
+    """What a layer's weights and momentum at a piece's start become by its end."""
+    mix = None if piece.mixes is None else piece.mixes.wide(value_NTO.shape[-1])
+    if mix is not None:
+        assert rule.erase is None, "erasing takes gates of tokens, not of channels"
+        return partial(_channels_end, h_NTI, mix, value_NTO)
+    keys = piece.keys if n == 0 and piece.keys is not None else _both(piece.token.pushes, h_NTI).mT
+    return partial(_tokens_end, keys, piece.token.steps, value_NTO)
+
+
+def _read(rule: Rule, group: _Group, wrote: Sequence[_Wrote], now: _Now) -> Tensor:
+    """What each token of a group reads, (N n, T, O)."""
+    x, after = group.q, rule.read == "after"
+    for n in range(len(wrote[0].held)):
+        x = rule.net.value(x) if n else x
+        held = _aside([one.held[n] for one in wrote])
+        value = _aside([one.values[n] for one in wrote])
+        h = _aside([one.inputs[n] for one in wrote]) if n else group.h
+        wide = group.mixes.wide(value.shape[-1])
+        mix = group.mixes.token if wide is None else wide
+        read = _tokens_read if wide is None else _channels_read
+        x = read(x, h, mix if after else before(mix), held, value)
+    y = rule.net.finish(group.q, x)
+    return _mapped_reads(rule, group, y, wrote, now) if after and not rule.retention.linear else y
+
+
+def _mapped_reads(
+    rule: Rule, group: _Group, y: Tensor, wrote: Sequence[_Wrote], now: _Now
+) -> Tensor:
+    """Reads of which the last of each piece sees the map that was taken behind it."""
+    after = [one.held for one in wrote[1:]]
+    if now.anchor is now.held:
+        after.append(now.held)
+    if not after:
+        return y
+    y, q = _apart(y, group.pieces), _apart(group.q, group.pieces)
+    weights = [_aside(layer) for layer in zip(*after, strict=True)]
+    last, _ = rule.net.forward(q[:, : len(after), -1:].flatten(0, 1), weights)
+    last = _apart(last, len(after))
+    if len(after) < group.pieces:
+        last = torch.cat((last, y[:, len(after) :, -1:]), 1)
+    return torch.cat((y[:, :, :-1], last), 2).flatten(0, 1)
+
+
+def _aside(parts: Sequence[Tensor]) -> Tensor:
+    """(N, …) of each piece → (N n, …)."""
+    return parts[0] if len(parts) == 1 else torch.stack(list(parts), 1).flatten(0, 1)
+
+
+def _apart(found: Tensor, pieces: int) -> Tensor:
+    """(N n, …) → (N, n, …)."""
+    return torch.unflatten(found, 0, (-1, pieces))
+
+
+def _behind_each_other(found: Tensor, pieces: int) -> Tensor:
+    """(N n, T, …) → (N, n T, …)."""
+    return found if pieces == 1 else _apart(found, pieces).flatten(1, 2)
 
 
 def _behind(rule: Rule, now: _Now, held: list[Tensor], dual: list[Tensor] | None, at: int) -> _Now:
@@ -303,33 +408,47 @@ def _mapped(rule: Rule, dual: list[Tensor], at: int) -> _Now:
     return _Now(held, held, dual, at % rule.chunk)
 
 
-class _Parts(NamedTuple):
-    """What one layer's reads and writes in one piece are made of, besides memory and deltas.
+class _Last(NamedTuple):
+    """What a piece leaves of each write, and of what there was at its start.
 
-    With momentum the memory is weights above momentum, so queries are twice as wide: `[A x, G x]`
-    meets `[W; S]` in one product. So are keys, of which one half writes W and the other S.
+    With momentum the memory is weights above momentum, and so are both of these.
     """
 
-    queries: Tensor  # (N, T, I) or (N, T, 2 I)
-    scores: Tensor  # (N, T, T)
-    keys: Tensor  # (N, I, T) or (N, 2 I, T)
-    steps: Tensor | None = None  # what is left of weights and momentum: (N, 1, 1) or (N, 2, 2)
+    pushes: Tensor  # (M, T, 1) or (M, T, 2), below zero: a write goes against its gradient
+    steps: Tensor  # `[[A]]` (M, 1, 1), or `[[A, G], [0, H]]` (M, 2, 2)
 
-    @implements("titans.v1:eq15", "titans.v1:eq16")
-    def read(self, held: Tensor, value_NTO: Tensor) -> Tensor:
-        """`x_t W_t` for every token."""
-        return torch.baddbmm(torch.bmm(self.queries, held), self.scores, value_NTO, alpha=-1)
 
-    @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
-    def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
-        """Weights and momentum behind the last token."""
-        return torch.baddbmm(self._kept(held), self.keys, value_NTO, alpha=-1)
+def _last(mix: Mixture) -> _Last:
+    start, push = mix.start[..., -1], mix.writes[..., -1, :]
+    if mix.inertia is None or mix.last_momentum is None or mix.kept is None:
+        return _Last(-push.unsqueeze(-1), start[..., None, None])
+    zero = torch.zeros_like(start)
+    rows = (start, mix.inertia[..., -1], zero, mix.last_momentum)
+    steps = torch.unflatten(torch.stack(rows, -1), -1, (2, 2))
+    return _Last(-torch.stack((push, mix.kept), -1), steps)
 
-    def _kept(self, held: Tensor) -> Tensor:
-        """What is left of weights and momentum at the chunk's start."""
-        assert self.steps is not None
-        plain = self.steps.shape[-1] == 1
-        return _decayed(self.steps, held) if plain else _carried(self.steps, held)
+
+def _both(gates_NTG: Tensor, x_NTI: Tensor) -> Tensor:
+    """(N, T, G I): rows once for each of their gates."""
+    return torch.cat([gate_NT.unsqueeze(-1) * x_NTI for gate_NT in gates_NTG.unbind(-1)], -1)
+
+
+@implements("titans.v1:eq15", "titans.v1:eq16")
+def _tokens_read(
+    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Tensor, value_NTO: Tensor
+) -> Tensor:
+    """`x_t W_t` for every token; with momentum `[A x, G x]` meets `[W; S]` in one product."""
+    gates = (seen.start,) if seen.inertia is None else (seen.start, seen.inertia)
+    queries = _both(torch.stack(gates, -1), x_NTI)
+    scores = torch.bmm(x_NTI, h_NTI.mT) * seen.writes
+    return torch.bmm(queries, held) - torch.bmm(scores, value_NTO)
+
+
+@implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
+def _tokens_end(keys: Tensor, steps: Tensor, value_NTO: Tensor, held: Tensor) -> Tensor:
+    """Weights and momentum behind the last token; of keys one half writes W, the other S."""
+    kept = _decayed(steps, held) if steps.shape[-1] == 1 else _carried(steps, held)
+    return torch.baddbmm(kept, keys, value_NTO)
 
 
 @implements("miras.v1:eq29", "miras.v1:eq32")
@@ -340,28 +459,37 @@ def _decayed(steps_N11: Tensor, held: Tensor) -> Tensor:
 @implements("titans.v1:eq18")
 def _carried(steps_N22: Tensor, held: Tensor) -> Tensor:
     """Weights take momentum over, which stands below them."""
-    return torch.bmm(steps_N22, torch.unflatten(held, 1, (2, -1)).flatten(2)).view_as(held)
+    return torch.bmm(steps_N22, held.view(len(held), 2, -1)).view_as(held)
 
 
-def _parts(rule: Rule, x: Tensor, h: Tensor, mix: Mixture) -> _Parts:
-    """Of queries and writes' inputs, (…, T, I) each, for any leading dimensions."""
-    seen = before(mix) if rule.read == "before" else mix
-    scores = torch.matmul(x, h.mT) * seen.writes
-    queries, keys = _over(seen.start) * x, _over(mix.writes[..., -1, :]) * h
-    if seen.inertia is not None and mix.kept is not None:
-        queries = torch.cat((queries, _over(seen.inertia) * x), -1)
-        keys = torch.cat((keys, _over(mix.kept) * h), -1)
-    return _Parts(queries, scores, keys.mT)
+@implements("miras.v1:eq28", "titans.v1:eq15")
+def _channels_read(
+    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Tensor, value_NTO: Tensor
+) -> Tensor:
+    """The same with gates for each channel of the output: a matrix of writes a channel."""
+    given = (torch.bmm(x_NTI, h_NTI.mT), seen.writes, value_NTO)
+    some = max(1, _AT_ONCE // seen.writes[0].numel())
+    pieces = zip(*(torch.split(found, some) for found in given), strict=True)
+    gathered = torch.cat([torch.einsum("ntj,ndtj,njd->ntd", *piece) for piece in pieces])
+    size = x_NTI.shape[-1]
+    found = seen.start.mT * torch.matmul(x_NTI, held[:, :size]) - gathered
+    if seen.inertia is None:
+        return found
+    return found + seen.inertia.mT * torch.matmul(x_NTI, held[:, size:])
 
 
-def _steps(mix: Mixture) -> Tensor:
-    """`[[A, G], [0, H]]` of a piece's end, or `[[A]]` without momentum: (…, 2, 2) or (…, 1, 1)."""
-    start = mix.start[..., -1]
-    if mix.inertia is None or mix.last_momentum is None:
-        return start[..., None, None]
-    zero = torch.zeros_like(start)
-    rows = (start, mix.inertia[..., -1], zero, mix.last_momentum)
-    return torch.unflatten(torch.stack(rows, -1), -1, (2, 2))
+@implements("miras.v1:eq28")
+def _channels_end(h_NTI: Tensor, mix: Mixture, value_NTO: Tensor, held: Tensor) -> Tensor:
+    """Weights and momentum behind the last token."""
+    size = h_NTI.shape[-1]
+    weight = mix.start[..., -1].unsqueeze(1) * held[:, :size] - torch.matmul(
+        h_NTI.mT, mix.writes[..., -1, :].mT * value_NTO
+    )
+    if mix.inertia is None or mix.kept is None or mix.last_momentum is None:
+        return weight
+    weight = weight + mix.inertia[..., -1].unsqueeze(1) * held[:, size:]
+    pushed = torch.matmul(h_NTI.mT, mix.kept.mT * value_NTO)
+    return torch.cat((weight, mix.last_momentum.unsqueeze(1) * held[:, size:] - pushed), 1)
 
 
 def _bounded(inputs: Sequence[Tensor], deltas: Sequence[Tensor], most: float) -> list[Tensor]:
@@ -383,51 +511,6 @@ def surprise(inputs: Sequence[Tensor], deltas: Sequence[Tensor]) -> Tensor:
         h.square().sum(-1) * delta.square().sum(-1) for h, delta in zip(inputs, deltas, strict=True)
     ]
     return torch.stack(squares).sum(0)
-
-
-def _layer(
-    rule: Rule, n: int, x: Tensor, h: Tensor, piece: _Piece, width: int
-) -> _Parts | _Channels:
-    """One layer in one piece, with gates of tokens, or of channels where it is as wide."""
-    if n == 0 and piece.first is not None:
-        return piece.first
-    mix = piece.mixes.channel
-    if mix is None or mix.start.shape[1] != width:
-        token = piece.mixes.token
-        return _parts(rule, x, h, token)._replace(steps=_steps(token))
-    assert rule.erase is None, "erasing takes gates of tokens, not of channels"
-    return _Channels(rule, x, h, mix)
-
-
-class _Channels:
-    """The same with gates for each channel of the output: a matrix of writes a channel."""
-
-    def __init__(self, rule: Rule, x_NTI: Tensor, h_NTI: Tensor, mix: Mixture) -> None:
-        self.x, self.h, self.mix = x_NTI, h_NTI, mix
-        self.seen = before(mix) if rule.read == "before" else mix
-
-    @implements("miras.v1:eq28", "titans.v1:eq15")
-    def read(self, held: Tensor, value_NTO: Tensor) -> Tensor:
-        """`x_t W_t` for every token."""
-        scores_NTT = torch.matmul(self.x, self.h.mT)
-        gathered = torch.einsum("ntj,ndtj,njd->ntd", scores_NTT, self.seen.writes, value_NTO)
-        size = self.x.shape[-1]
-        found = self.seen.start.mT * torch.matmul(self.x, held[:, :size]) - gathered
-        if self.seen.inertia is None:
-            return found
-        return found + self.seen.inertia.mT * torch.matmul(self.x, held[:, size:])
-
-    def end(self, held: Tensor, value_NTO: Tensor) -> Tensor:
-        """Weights and momentum behind the last token."""
-        mix, size = self.mix, self.x.shape[-1]
-        weight = mix.start[..., -1].unsqueeze(1) * held[:, :size] - torch.matmul(
-            self.h.mT, mix.writes[..., -1, :].mT * value_NTO
-        )
-        if mix.inertia is None or mix.kept is None or mix.last_momentum is None:
-            return weight
-        weight = weight + mix.inertia[..., -1].unsqueeze(1) * held[:, size:]
-        pushed = torch.matmul(self.h.mT, mix.kept.mT * value_NTO)
-        return torch.cat((weight, mix.last_momentum.unsqueeze(1) * held[:, size:] - pushed), 1)
 
 
 def _over(gate: Tensor) -> Tensor:

@@ -92,12 +92,12 @@ class Net:
     def forward(self, x_NTI: Tensor, weights: Sequence[Tensor]) -> tuple[Tensor, Tape]:
         """Output (N, T, O) for inputs, and what `deltas` needs."""
         inputs, slopes = [x_NTI], []
-        z = torch.matmul(x_NTI, weights[0])
+        z = torch.bmm(x_NTI, weights[0])
         for weight in weights[1:]:
             hidden, slope = self._both(z)
             inputs.append(hidden)
             slopes.append(slope)
-            z = torch.matmul(hidden, weight)
+            z = torch.bmm(hidden, weight)
         return self.finish(x_NTI, z), Tape(inputs, slopes, z)
 
     @implements("miras.v1:eq23c", "nl.v1:eq89", "nl.v1:eq91")
@@ -118,7 +118,7 @@ class Net:
             delta_NTO = _through_norm(delta_NTO, tape.last)
         found = [delta_NTO]
         for weight, slope in zip(reversed(weights[1:]), reversed(tape.slopes), strict=True):
-            found.append(torch.matmul(found[-1], weight.mT) * slope)
+            found.append(torch.bmm(found[-1], weight.mT) * slope)
         return found[::-1]
 
 

@@ -18,24 +18,38 @@ from torch import Tensor
 
 from cupel.tags import implements
 
+# What stands for the logarithm of 0 where sums are products, in which −inf times 0 is no number;
+# its exp is 0 in every floating type.
+_NONE = -1e4
+
 
 def decays(log: Tensor) -> Tensor:
     """L[t, j] = prod of the gates behind j up to t: (…, T) of logarithms → (…, T, T).
 
     One on the diagonal, zero above it.
     """
-    length = log.shape[-1]
-    # Row t holds log_t left of the diagonal; sums down a column are those of (j, t].
-    below = torch.ones(length, length, dtype=torch.bool, device=log.device).tril(-1)
-    summed = log.unsqueeze(-1).expand(*log.shape, length).masked_fill(~below, 0.0).cumsum(-2)
-    # Masked before exp: what is above the diagonal has no value, and would have no gradient.
-    above = ~(below | torch.eye(length, dtype=torch.bool, device=log.device))
-    return summed.masked_fill(above, float("-inf")).exp()
+    ones = _ones(log)
+    # Row t holds the logarithms up to t; a triangle of ones adds up those behind j. By a product:
+    # the gradient of a running sum would turn the whole tensor over twice.
+    summed = torch.matmul(log.clamp_min(_NONE).unsqueeze(-2) * ones.tril(), ones.tril(-1))
+    return summed.exp().tril()
 
 
 def products(log: Tensor) -> Tensor:
     """The product of all gates up to and with each token: (…, T) of logarithms → (…, T)."""
-    return log.cumsum(-1).exp()
+    return torch.matmul(log.clamp_min(_NONE), _ones(log).triu()).exp()
+
+
+def products_behind(log: Tensor) -> Tensor:
+    """The product of all gates behind each token: (…, T) of logarithms → (…, T).
+
+    The last row of `decays`, for less.
+    """
+    return torch.matmul(log.clamp_min(_NONE), _ones(log).tril(-1)).exp()
+
+
+def _ones(log: Tensor) -> Tensor:
+    return torch.ones(log.shape[-1], log.shape[-1], dtype=log.dtype, device=log.device)
 
 
 class Mixture(NamedTuple):
@@ -81,11 +95,12 @@ def _plain(log_keep: Tensor, theta: Tensor) -> Mixture:
 )  # fmt: skip
 def _carried(log_keep: Tensor, theta: Tensor, log_eta: Tensor) -> Mixture:
     """With momentum: equations 13, 14 and 18, and 9 and 10 where nothing is forgotten."""
-    keep, carry, impulse = decays(log_keep), decays(log_eta), products(log_eta)
-    writes = (keep @ carry) * theta.unsqueeze(-2)
-    inertia = (keep @ impulse.unsqueeze(-1)).squeeze(-1)
-    last = carry[..., -1, :] * theta
-    return Mixture(products(log_keep), writes, inertia, impulse[..., -1], last)
+    both = decays(log_keep) @ decays(log_eta)
+    # What the momentum at the start does is what a write of the first token does, times its gate.
+    inertia = both[..., 0] * log_eta[..., :1].exp()
+    last = products_behind(log_eta) * theta
+    through = log_eta.sum(-1).exp()
+    return Mixture(products(log_keep), both * theta.unsqueeze(-2), inertia, through, last)
 
 
 def before(mix: Mixture) -> Mixture:
