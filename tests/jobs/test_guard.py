@@ -328,7 +328,12 @@ def test_it_sees_its_children_with_and_without_the_list_of_the_kernel() -> None:
         assert guard.parent_of(child.pid) == os.getpid()
         assert {child.pid, os.getpid()} <= set(guard.processes())
         assert psutil.Process(child.pid).ppid() == os.getpid()
+        assert guard.lives(child.pid)
     finally:
         child.kill()
+        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        assert not guard.lives(child.pid), "who waits to be waited for has ended"
+        assert guard.parent_of(child.pid) == os.getpid()
         child.wait()
     assert guard.parent_of(child.pid) == 0
+    assert not guard.lives(child.pid)

@@ -335,11 +335,23 @@ def processes() -> list[int]:
 
 def parent_of(pid: int) -> int:
     """The parent of a process; 0 when it is gone."""
+    stat = _stat(pid)
+    return int(stat[1]) if stat else 0
+
+
+def lives(pid: int) -> bool:
+    """Whether a process has not ended: one that only waits to be waited for has."""
+    stat = _stat(pid)
+    return bool(stat) and stat[0] != b"Z"
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; nothing when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            return int(file.read().rpartition(b")")[2].split()[1])
+            return file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
+        return []
 
 
 def oom_kills(cgroups: str = CGROUPS, own: str = "/proc/self/cgroup") -> int:

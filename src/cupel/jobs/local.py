@@ -274,15 +274,7 @@ def _is_there(pid: int, parents: set[int]) -> bool:
     """
     with contextlib.suppress(ChildProcessError):
         return os.waitpid(pid, os.WNOHANG)[0] == 0
-    return _lives(pid) or guard.parent_of(pid) in parents
-
-
-def _lives(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat.rpartition(b")")[2].split()[0] != b"Z"
+    return guard.lives(pid) or guard.parent_of(pid) in parents
 
 
 def _is_of(pid: int, session: int, mark: bytes) -> bool:
