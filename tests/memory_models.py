@@ -30,6 +30,7 @@ HOPES: list[dict[str, Any]] = [
     {"memories": ("q", "k", "v", "alpha", "eta"), "targets": "value"},
     {"memories": ()},
     {"conv": 0, "chunk": 5, "chunk_others": 3},
+    {"momentum": True},
 ]
 LEVELS: list[dict[str, Any]] = [
     {"cms": {"variant": "nested"}},

@@ -250,8 +250,9 @@ def test_every_retention(found: retention.Retention, read: str, chunk: int) -> N
 @pytest.mark.parametrize("erase", ["keep", "one"])
 @pytest.mark.parametrize("depth", [1, 2])
 @pytest.mark.parametrize("read", ["after", "before"])
-def test_delta_rules(erase: str, depth: int, read: str) -> None:
-    rule = replace(PLAIN, momentum=False, erase=erase, normalise=True, chunk=5, read=read)
+@pytest.mark.parametrize("momentum", [False, True])
+def test_delta_rules(erase: str, depth: int, read: str, momentum: bool) -> None:
+    rule = replace(PLAIN, momentum=momentum, erase=erase, normalise=True, chunk=5, read=read)
     assert_same(rule, drawn(13, depth=depth))
 
 

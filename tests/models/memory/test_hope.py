@@ -129,11 +129,16 @@ def test_a_step_size_of_zero_is_a_model_that_is_not_taught() -> None:
 @pytest.mark.parametrize("memories", [("k", "v", "alpha", "eta"), ("v", "eta")], ids=str)
 @pytest.mark.parametrize("conv", [4, 0])
 @pytest.mark.parametrize("cuts", [[9], [4, 1, 4]], ids=str)
-def test_a_layer_is_its_equations(memories: tuple[str, ...], conv: int, cuts: list[int]) -> None:
+@pytest.mark.parametrize("momentum", [False, True])
+def test_a_layer_is_its_equations(
+    memories: tuple[str, ...], conv: int, cuts: list[int], momentum: bool
+) -> None:
     """Convolution, maps and gates by hand, memories by the oracle."""
     torch.manual_seed(0)
     width = 5
-    settings = HopeSettings(memories=memories, chunk=3, chunk_others=4, conv=conv)
+    settings = HopeSettings(
+        memories=memories, chunk=3, chunk_others=4, conv=conv, momentum=momentum
+    )
     layer = SelfModifying(width, 1, settings).double()
     for name, parameter in layer.named_parameters():
         torch.nn.init.normal_(parameter, std=0.5 if "gates" in name or parameter.dim() > 1 else 1)
@@ -146,7 +151,7 @@ def test_a_layer_is_its_equations(memories: tuple[str, ...], conv: int, cuts: li
         )
     maps = (seen @ layer.maps.weight.T).split(width, -1)
     given = dict(zip(layer.plain, maps[1:], strict=True))
-    for name in ("alpha", "eta"):
+    for name in ("alpha", "eta", *(("momentum",) if momentum else ())):
         if name not in memories:
             gate = layer.gates[name]
             given[name] = seen @ gate.maps[0].weight[0] + gate.offset[0]

@@ -21,10 +21,11 @@ from cupel.models.memory.selfmod import PARTS, How, Memories, modify, start, ste
 # float64; sums of some hundred terms of size one
 CLOSE = {"rtol": 1e-11, "atol": 1e-12}
 N, D, HIDDEN, T = 2, 4, 6, 17
+KEYS = ("bias", "erase_first", "momentum")  # of a rule
 
 
 def how(*, depth: int = 1, chunk: int = 3, chunk_others: int = 8, **changes: Any) -> How:
-    rule_changes = {key: changes.pop(key) for key in ("bias", "erase_first") if key in changes}
+    rule_changes = {key: changes.pop(key) for key in KEYS if key in changes}
     rule = Rule(
         Net("gelu", residual=depth > 1),
         rule_changes.pop("bias", bias.L2(1.0)),
@@ -58,6 +59,8 @@ def drawn(made: How, *, depth: int = 1, length: int = T) -> dict[str, Any]:
         "main": [near(normal(N, *one), depth) for one in shapes],
         "others": [near(normal(N, len(made.names), *one), depth) for one in shapes],
     }
+    if made.main.momentum:
+        found["given"]["momentum"] = normal(N, length)
     for leaf in leaves(found).values():
         leaf.requires_grad_()
     return found
@@ -116,12 +119,19 @@ def one_by_one(made: How, found: dict[str, Any]) -> tuple[Tensor, list[Tensor]]:
         for layer in range(len(found["main"])):
             rows = [getattr(m[name], kind)[layer] for m in states for name in made.names]
             parts.append(torch.stack(rows))
+    for names in (("main",), made.names) if made.main.momentum else ():
+        layers = range(len(found["main"]) if names else 0)
+        parts += [
+            torch.stack([m[name].momentum[n] for m in states for name in names]) for n in layers
+        ]
     return torch.stack(outputs), parts
 
 
 def flat(state: Memories) -> list[Tensor]:
     rest = [*state.others.weights, *state.others.anchor] if state.others is not None else []
-    return [*state.main.weights, *state.main.anchor, *rest]
+    carried = [] if state.others is None else state.others.momentum or []
+    momentum = [*(state.main.momentum or []), *carried]
+    return [*state.main.weights, *state.main.anchor, *rest, *momentum]
 
 
 def assert_same(made: How, found: dict[str, Any]) -> None:
@@ -167,6 +177,9 @@ SWITCHES: list[dict[str, Any]] = [
     {"names": ("q", "k", "v", "alpha", "eta")},
     {"names": ("v",)},
     {"names": ()},
+    {"momentum": True},
+    {"momentum": True, "erase": None, "read": "snapshot"},
+    {"momentum": True, "names": ()},
 ]
 
 
@@ -201,8 +214,11 @@ def test_erasing_in_the_first_layer_only() -> None:
 @pytest.mark.equation("nl.v1:eq90", kind="causal")
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 2], [8, 9], [16, 1]], ids=str)
 @pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
-def test_any_split_into_calls_gives_the_same(depth: int, chunk: int, cuts: list[int]) -> None:
-    made = how(depth=depth, chunk=chunk)
+@pytest.mark.parametrize("momentum", [False, True])
+def test_any_split_into_calls_gives_the_same(
+    depth: int, chunk: int, cuts: list[int], momentum: bool
+) -> None:
+    made = how(depth=depth, chunk=chunk, momentum=momentum)
     found = drawn(made, depth=depth)
     whole, last = chunked(made, found)
     state, parts, at = None, [], 0
@@ -307,6 +323,47 @@ def test_no_step_that_is_allowed_makes_a_memory_grow(chunk: int, flips: bool) ->
         for share in (0.0, 0.5, 1.0):
             moved = carried(made, alpha, share * float(largest), tokens=chunk)
             assert torch.linalg.eigvals(moved).abs().max() <= 1 + 1e-6, (alpha, share)
+
+
+@pytest.mark.parametrize("loss", [bias.L2(1.0), bias.Dot()], ids=["l2", "dot"])
+def test_what_is_carried_on_does_in_the_end_as_much_and_makes_no_memory_grow(
+    loss: bias.Bias,
+) -> None:
+    """Written again and again at one key, online, with the largest step and next to no decay."""
+    made = how(chunk=1, momentum=True, names=(), targets="value", bias=loss)
+    k = unit(1, 1, D, seed=1).expand(1, 1000, D)
+    first = start(made, [torch.eye(D, dtype=torch.float64)[None]], [])
+    full = torch.full((1, 1000), 20.0, dtype=torch.float64)
+    for logit in (-3.0, 0.0, 3.0):
+        given = {"q": k, "k": k, "v": k, "alpha": full, "eta": full, "momentum": 0 * full + logit}
+        read, _ = modify(made, k, given, lambda _, said: said[..., 0], first)
+        along = (read * k).sum(-1)[0]
+        assert along.abs().max() < 1.6, logit
+        # Of l2 a write takes the value of a key twice and gives its target once; of dot once.
+        rests = 0.5 if isinstance(loss, bias.L2) else 1.0
+        assert float(along[-1]) == pytest.approx(rests, abs=1e-6), logit
+
+
+@pytest.mark.equation("titans.v1:eq13", kind="value")
+@pytest.mark.equation("titans.v1:eq14", kind="value")
+def test_two_tokens_with_momentum_by_hand() -> None:
+    made = how(chunk=1, chunk_others=1, momentum=True, names=(), targets="value", unit="keys")
+    k = unit(1, 2, D, seed=1)
+    v = 2 * unit(1, 2, D, seed=2)
+    alpha, eta, mu = (torch.tensor([pair], dtype=torch.float64) for pair in ((0.9, 0.8),) * 3)
+    given = {"q": k, "k": k, "v": v}
+    given |= {"alpha": alpha.logit(), "eta": eta.logit(), "momentum": mu.logit()}
+    W = unit(1, D, D, seed=3)
+    _, state = modify(made, k, given, lambda _, said: said[..., 0], start(made, [W], []))
+    W, S = W[0], torch.zeros(D, D, dtype=torch.float64)
+    for t in range(2):
+        key, step = k[0, t], 0.5 * eta[0, t] * (1 - mu[0, t])
+        told = 2 * (key @ W) - v[0, t]  # erased, and erased again by the gradient of the loss
+        S = mu[0, t] * S - step * torch.outer(key, told)
+        W = alpha[0, t] * W + S
+    torch.testing.assert_close(state.main.weights[0][0], W, **CLOSE)
+    assert state.main.momentum is not None
+    torch.testing.assert_close(state.main.momentum[0][0], S, **CLOSE)
 
 
 def test_a_step_beyond_the_bound_makes_it_grow() -> None:

@@ -84,7 +84,6 @@ class Rule:
         assert self.read in ("after", "before"), self.read
         assert self.most is None or self.most > 0, self.most
         assert self.erase in (None, "keep", "one"), self.erase
-        assert not (self.momentum and self.erase), "the delta rule has no momentum"
         assert self.retention.linear or not (self.momentum or self.erase), "mirror maps stand alone"
 
 
@@ -437,11 +436,18 @@ def _both(gates_NTG: Tensor, x_NTI: Tensor) -> Tensor:
 def _tokens_read(
     x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Tensor, value_NTO: Tensor
 ) -> Tensor:
-    """`x_t W_t` for every token; with momentum `[A x, G x]` meets `[W; S]` in one product."""
-    gates = (seen.start,) if seen.inertia is None else (seen.start, seen.inertia)
-    queries = _both(torch.stack(gates, -1), x_NTI)
+    """`x_t W_t` for every token."""
     scores = torch.bmm(x_NTI, h_NTI.mT) * seen.writes
-    return torch.bmm(queries, held) - torch.bmm(scores, value_NTO)
+    return _of_start(x_NTI, seen, held) - torch.bmm(scores, value_NTO)
+
+
+@implements("titans.v1:eq15", "titans.v1:eq18")
+def _of_start(x_NTI: Tensor, seen: Mixture, held: Tensor) -> Tensor:
+    """What each token reads of the memory at the start; with momentum `[A x, G x]` meets `[W; S]`
+    in one product.
+    """
+    gates = (seen.start,) if seen.inertia is None else (seen.start, seen.inertia)
+    return torch.bmm(_both(torch.stack(gates, -1), x_NTI), held)
 
 
 @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
@@ -520,19 +526,20 @@ def _over(gate: Tensor) -> Tensor:
 
 @implements("nl.v1:eq57", "nl.v1:eq88", "nl.v1:eq90", "nl.v1:eq92", "nl.v1:eq93")
 def erased(
-    h_NTI: Tensor, delta_NTO: Tensor, mix: Mixture, erase_NT: Tensor, weight_NIO: Tensor
+    h_NTI: Tensor, delta_NTO: Tensor, mix: Mixture, erase_NT: Tensor, held: Tensor
 ) -> Tensor:
     """Values u_t with which `W_t = a_t W_{t-1} - theta_t h_t u_t` also erases what was there.
 
     `u_t = delta_t + erase_t W_{t-1}(h_t)`: the memory's own value at each key depends on the writes
     before it, so that the u of a chunk solve one triangular system,
-    `(I + tril(erase_t (h_t . h_j) L[t-1, j] theta_j, -1)) U = delta + erase A_{t-1} (h W_0)`.
+    `(I + tril(erase_t (h_t . h_j) L[t-1, j] theta_j, -1)) U = delta + erase A_{t-1} (h W_0)`,
+    with C in place of L, and what is left of the momentum beside `A (h W_0)`, where there is one.
     Source: Nested Learning (arXiv 2512.24695), equations 57, 88, 90 and 93; derived here.
     """
     earlier = before(mix)
-    scores = torch.matmul(h_NTI, h_NTI.mT) * earlier.writes
+    scores = torch.bmm(h_NTI, h_NTI.mT) * earlier.writes
     system = scores * _over(erase_NT)
-    right = delta_NTO + _over(erase_NT * earlier.start) * torch.matmul(h_NTI, weight_NIO)
+    right = delta_NTO + _over(erase_NT) * _of_start(h_NTI, earlier, held)
     # The diagonal is taken as ones and what is above it is not read.
     found: Tensor = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     return found

@@ -39,6 +39,7 @@ from cupel.models.memory.titans import Persistent, attended
 from cupel.tags import implements
 
 _GATES = ("alpha", "eta")
+_FIRST_MOMENTUM = 0.5  # as in Titans
 
 
 def how(settings: HopeSettings) -> How:
@@ -52,6 +53,7 @@ def how(settings: HopeSettings) -> How:
         erase=None if settings.erase == "none" else "one",
         normalise=settings.depth > 1 and settings.erase == "all",
         erase_first=settings.erase == "first",
+        momentum=settings.momentum,
     )
     return How(
         rule,
@@ -118,6 +120,8 @@ class SelfModifying(nn.Module):
                 )
             }
         )
+        if settings.momentum:
+            self.gates["momentum"] = Gate("token", width, heads, rank=None, first=_FIRST_MOMENTUM)
         self.main, self.others = _first(heads, width // heads, len(self.how.names), settings)
         self.norm = nn.RMSNorm(width // heads, eps=1e-6)
         self.open = nn.Linear(width, width, bias=False)
@@ -145,7 +149,11 @@ class SelfModifying(nn.Module):
             self._split(part).to(exact) for part in self.maps(seen_BTC).split(x_BTC.shape[-1], -1)
         ]
         given = dict(zip(self.plain, parts[1:], strict=True))
-        given |= {n: self.gates[n](seen_BTC).to(exact) for n in _GATES if n not in self.how.names}
+        given |= {
+            name: gate(seen_BTC).to(exact)
+            for name, gate in self.gates.items()
+            if name not in self.how.names
+        }
         with torch.autocast(x_BTC.device.type, enabled=False):
             y_NTD, memories = modify(
                 self.how, parts[0], given, self._readout, memories, watch=self.watch

@@ -72,14 +72,14 @@ def sequential(
             theta = _gate(gates.theta[t], grad)
             keep = _gate(gates.log_keep[t], grad).exp()
             step = -theta * grad
-            if momentum is not None:
-                assert gates.log_eta is not None
-                momentum[n] = _gate(gates.log_eta[t], grad).exp() * momentum[n] + step
-                step = momentum[n]
             if rule.erase is not None:
                 key = _key(rule, anchor, k_TI[t], n)
                 scale = keep if rule.erase == "keep" else 1.0
                 step = step - theta * scale * torch.outer(key, key @ weights[n])
+            if momentum is not None:
+                assert gates.log_eta is not None
+                momentum[n] = _gate(gates.log_eta[t], grad).exp() * momentum[n] + step
+                step = momentum[n]
             weights[n] = keep * weights[n] + step
             if dual is not None:
                 dual[n] = keep * dual[n] + step

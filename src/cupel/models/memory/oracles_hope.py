@@ -29,10 +29,12 @@ class Memory:
 
     weights: Weights
     anchor: Weights = field(default_factory=list)
+    momentum: Weights = field(default_factory=list)
     index: int = 0
 
     def __post_init__(self) -> None:
         self.anchor = self.anchor or list(self.weights)
+        self.momentum = self.momentum or _zeros(self.weights)
 
 
 def self_modifying(
@@ -58,6 +60,10 @@ def self_modifying(
         }
         alpha = torch.sigmoid(logits["alpha"])
         eta = how.max_eta * torch.sigmoid(logits["eta"]) * (1 + alpha if how.flips else 1)
+        mu = torch.zeros(())
+        if how.main.momentum:
+            mu = torch.sigmoid(found["momentum"])
+            eta = eta * (1 - mu)
         q, k = found["q"] / found["q"].norm(), found["k"] / found["k"].norm()
         v = found["v"] if how.unit == "keys" else found["v"] / found["v"].norm()
         source = memories["main"].weights if how.read == "token" else memories["main"].anchor
@@ -66,7 +72,7 @@ def self_modifying(
         if how.unit == "all":
             targets = {name: target / target.norm() for name, target in targets.items()}
         for name, memory in memories.items():
-            _write(how, memory, k, targets[name], alpha, eta)
+            _write(how, memory, k, targets[name], alpha, eta, mu)
         for name, memory in memories.items():
             chunk = how.main.chunk if name == "main" else how.others.chunk
             memory.index = (memory.index + 1) % chunk
@@ -75,8 +81,12 @@ def self_modifying(
     return torch.stack(outputs)
 
 
-def _write(how: How, memory: Memory, k: Tensor, target: Tensor, alpha: Tensor, eta: Tensor) -> None:
-    """Equation 88 with the gradient at the chunk's start, layer by layer."""
+def _write(
+    how: How, memory: Memory, k: Tensor, target: Tensor, alpha: Tensor, eta: Tensor, mu: Tensor
+) -> None:
+    """Equation 88 with the gradient at the chunk's start, layer by layer; of what is written `mu`
+    goes on to the next token.
+    """
     rule = how.main
 
     def loss(weights: Weights) -> Tensor:
@@ -93,7 +103,8 @@ def _write(how: How, memory: Memory, k: Tensor, target: Tensor, alpha: Tensor, e
         erased = torch.outer(unit, unit) @ weight
         if rule.erase is None or (rule.erase_first and n):
             erased = torch.zeros_like(weight)
-        memory.weights[n] = alpha * weight - eta * erased - eta * grad
+        memory.momentum[n] = mu * memory.momentum[n] - eta * erased - eta * grad
+        memory.weights[n] = alpha * weight + memory.momentum[n]
 
 
 @dataclass

@@ -22,7 +22,9 @@ Our readings, where the paper is unclear:
 - tokens, values and targets have norm one, as keys have (`unit`). The paper says it of q and k
   alone, and with those alone memories grow without bound within some ten tokens: written at keys of
   norm one and read at longer inputs, each makes its own targets longer
-- no momentum: the paper's ablation has it and none of its equations
+- momentum is in the paper's ablation and in none of its equations. With it (`Rule.momentum`) what a
+  token writes is carried on as in Titans (13, 14), `S_t = mu_t S_{t-1} - eta_t (1 - mu_t) (…)`, so
+  that all that one write does in the end is as large as without; mu is a gate of the token's
 
 Legend: N sequences (times heads), P memories besides the main one, T tokens, I and O a layer's
 widths, D width of a head.
@@ -115,8 +117,9 @@ def modify(
 ) -> tuple[Tensor, Memories]:
     """Write all tokens into all memories, and read the main one: (N, T, D) and the state behind.
 
-    `given` holds those of PARTS that are no memories, (N, T, D), or logits (N, T) of gates. Calls
-    may follow each other at any token. `watch` is told what the main memory is given to write.
+    `given` holds those of PARTS that are no memories, (N, T, D), or logits (N, T) of gates, among
+    them those of "momentum" where memories have it. Calls may follow each other at any token.
+    `watch` is told what the main memory is given to write.
     """
     outputs, (main, others) = [], memories
     for part in _stretches(how.others.chunk, x_NTD.shape[1], others.at if others else 0):
@@ -145,10 +148,13 @@ def _said(
         for name in ("alpha", "eta")
     }
     log_keep = F.logsigmoid(logits["alpha"])
-    eta = step(how, logits["eta"], log_keep)
+    eta, log_mu = step(how, logits["eta"], log_keep), None
+    if how.main.momentum:
+        log_mu = F.logsigmoid(found["momentum"])
+        eta = eta * torch.sigmoid(-found["momentum"])
     q, k = _unit(found["q"]), _unit(found["k"])
     v = found["v"] if how.unit == "keys" else _unit(found["v"])
-    return Said(q, k, v, Gates(log_keep, eta))
+    return Said(q, k, v, Gates(log_keep, eta, log_mu))
 
 
 def _over(gate_NT: Tensor) -> Tensor:
@@ -168,8 +174,8 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
 @implements("nl.v1:eq86", "nl.v1:eq87", "nl.v1:eq88")
 def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
-    matrix = len(main.weights) == 1 and watch is None  # no mutant: either way is the same
-    if how.main.chunk == 1 and matrix:
+    plain = watch is None and not how.main.momentum  # no mutant: either way is the same
+    if how.main.chunk == 1 and len(main.weights) == 1 and plain:
         return _online(how, said, main)
     outputs = []
     for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
@@ -221,7 +227,7 @@ def _written(how: How, said: Said, others: Fast) -> Fast:
         target_NPTD = _target(how, _answers(how, said.v_NTD, others))
     else:
         target_NPTD = said.v_NTD.unsqueeze(1).expand(-1, count, -1, -1)
-    gates = Gates(*(_each(gate, count) for gate in said.gates[:2] if gate is not None))
+    gates = Gates(*(None if gate is None else _each(gate, count) for gate in said.gates))  # type: ignore[arg-type]
     k_NTD = _each(said.k_NTD, count)
     _, after = run(how.others, k_NTD, k_NTD, target_NPTD.flatten(0, 1), gates, others)
     return after
@@ -244,7 +250,7 @@ def _each(found: Tensor, count: int) -> Tensor:
 
 
 def _cut(said: Said, part: slice) -> tuple[Tensor, Tensor, Tensor, Gates]:
-    gates = Gates(said.gates.log_keep[:, part], said.gates.theta[:, part])
+    gates = Gates(*(None if gate is None else gate[:, part] for gate in said.gates))  # type: ignore[arg-type]
     return said.q_NTD[:, part], said.k_NTD[:, part], said.v_NTD[:, part], gates
 
 

@@ -378,6 +378,11 @@ class HopeSettings(Settings):
     first_eta: float = Field(
         0.2, gt=0, lt=1, description="the step size before training, as a share of the largest"
     )
+    momentum: bool = Field(
+        False,
+        description="what a token writes goes on to later ones by a gate of the token's, as in "
+        "Titans; the paper's ablation has momentum, and none of its equations",
+    )
     conv: int = Field(4, ge=0, description="width of the convolution before all maps; 0: none")
     cms: CMSSettings = Field(CMSSettings(), description="the levels behind the memories")
 
