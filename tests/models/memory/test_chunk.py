@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from cupel.models.memory import bias, retention
+from cupel.models.memory import bias, recurrence, retention
 from cupel.models.memory import chunk as form
 from cupel.models.memory.chunk import Fast, Gates, Rule, begin, run
 from cupel.models.memory.net import Net
@@ -151,19 +151,75 @@ SEQUENCES = {
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_more_chunks_than_are_read_at_once(name: str) -> None:
     """Mutation: the count of a new batch begins with 1."""
-    given = drawn(2 * form._TOGETHER + 7, depth=2)
+    given = drawn(2 * form._MOST_PIECES + 7, depth=2)
     if name == "lag":  # of small steps, by which logarithms do not magnify rounding
         given["weights"] = positive(given["weights"])
         given["theta"] = given["theta"].detach().mul(0.1).requires_grad_()
     assert_same(SEQUENCES[name], given)
 
 
-@pytest.mark.parametrize("at_once", [1, 300, 10**9])
-def test_gates_of_channels_are_read_a_few_pieces_at_a_time(
-    at_once: int, monkeypatch: pytest.MonkeyPatch
+def test_more_chunks_than_are_read_at_once_in_two_calls() -> None:
+    rule, tokens = replace(PLAIN, chunk=2), 2 * form._MOST_PIECES + 7
+    given = drawn(tokens, depth=2)
+    whole, last = chunked(rule, given)
+    fast, outputs = begin(rule, given["weights"]), []
+    for part in (slice(0, 3), slice(3, tokens)):
+        own = Gates(*(None if gate is None else gate[:, part] for gate in gates(given, rule)))
+        y, fast = run(rule, *(given[name][:, part] for name in "qkv"), own, fast)
+        outputs.append(y)
+    torch.testing.assert_close(torch.cat(outputs, 1), whole, **CLOSE)
+    for mine, theirs in zip(fast.weights, last.weights, strict=True):
+        torch.testing.assert_close(mine, theirs, **CLOSE)
+
+
+LIMITS = {"_MOST_PIECES": form, "_MOST_STATE": form, "_MOST_GATES": form, "_SHORT": recurrence}
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("channels", [False, True])
+@pytest.mark.parametrize("limit", [1, 300, 10**9])
+def test_how_much_is_done_at_once_changes_nothing(
+    name: str, limit: int, channels: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(form, "_AT_ONCE", at_once)
-    assert_same(replace(PLAIN, chunk=4), drawn(22, depth=2, channels=True))
+    monkeypatch.setattr(LIMITS[name], name, limit)
+    assert_same(replace(PLAIN, chunk=4), drawn(22, depth=2, channels=channels))
+
+
+@pytest.mark.parametrize("of_channels", ["log_keep", "theta", "log_eta"])
+@pytest.mark.parametrize("depth", [1, 2])
+def test_gates_of_channels_beside_gates_of_tokens(of_channels: str, depth: int) -> None:
+    given = drawn(10, depth=depth)
+    given[of_channels] = drawn(10, depth=depth, seed=1, channels=True)[of_channels]
+    assert_same(replace(PLAIN, chunk=4), given)
+
+
+@pytest.mark.parametrize("gate", ["log_keep", "log_eta"])
+@pytest.mark.parametrize("channels", [False, True])
+def test_a_gate_that_is_shut(gate: str, channels: bool) -> None:
+    """Its logarithm is −inf: what was before is gone, and nothing is not a number."""
+    rule, given = replace(PLAIN, chunk=4), drawn(10, depth=2, channels=channels)
+    shut = given[gate].detach().clone()
+    shut[:, 2:9:3] = -torch.inf
+    given[gate] = shut
+    (out, state), (wanted, last) = chunked(rule, given), one_by_one(rule, given)
+    torch.testing.assert_close(out, wanted, **CLOSE)
+    for mine, theirs in zip(state.weights, last.weights, strict=True):
+        torch.testing.assert_close(mine, theirs, **CLOSE)
+    out.sum().backward()
+    for name in ("q", "k", "v", "theta"):
+        assert given[name].grad.isfinite().all(), name
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_a_batch_of_no_sequences(channels: bool) -> None:
+    given = drawn(10, depth=2, channels=channels)
+    none = {
+        name: [w[:0] for w in one] if isinstance(one, list) else one[:0]
+        for name, one in given.items()
+    }
+    out, state = chunked(replace(PLAIN, chunk=4), none)
+    assert out.shape == (0, 10, D)
+    assert [len(weight) for weight in state.weights] == [0, 0]
 
 
 @pytest.mark.equation("miras.v1:eq23c", kind="oracle")
@@ -254,6 +310,12 @@ def test_every_retention(found: retention.Retention, read: str, chunk: int) -> N
 def test_delta_rules(erase: str, depth: int, read: str, momentum: bool) -> None:
     rule = replace(PLAIN, momentum=momentum, erase=erase, normalise=True, chunk=5, read=read)
     assert_same(rule, drawn(13, depth=depth))
+
+
+@pytest.mark.parametrize("activation", ["silu", "gelu", "tanh", "identity"])
+def test_a_delta_rule_behind_every_activation(activation: str) -> None:
+    rule = replace(PLAIN, net=Net(activation), momentum=False, erase="one", normalise=True, chunk=5)
+    assert_same(rule, drawn(13, depth=2))
 
 
 @pytest.mark.equation("titans.v1:eq15", kind="oracle")

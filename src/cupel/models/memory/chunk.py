@@ -3,9 +3,10 @@
 In a chunk every write is made with the weights at the chunk's start, so all of them are rank one
 and known at once, and the weights after each token are a sum of which only reads are needed: each
 layer is a masked linear attention over the chunk's writes. No weights of a single token are ever
-made. That costs O(b^2 d + b d^2) a chunk of b tokens and layer, against O(b d^2) of memory for a
-scan over weights, and holds for memories of any depth, with momentum, a gate a token, and state
-that is carried on.
+made. That costs O(b^3 + b^2 d + b d^2) a chunk of b tokens and layer, against O(b d^2) of memory
+for a scan over weights, and holds for memories of any depth, with momentum, a gate a token, and
+state that is carried on. Only writes wait for the chunk before them; reads of many chunks are one
+batch.
 
 With chunks of one token this is the online rule.
 
@@ -16,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -28,11 +28,13 @@ from cupel.models.memory.recurrence import Mixture, before, mixture
 from cupel.models.memory.retention import Retention
 from cupel.tags import implements
 
-# Pieces that are read at once: their states at their starts are all there until then.
-_TOGETHER = 32
+# What is read in one batch at most: so many pieces, and so many numbers in the states at their
+# starts, which are all kept until then. Batches are faster up to about here.
+_MOST_PIECES = 32
+_MOST_STATE = 2**22
 # Numbers in gates of channels that are read at once: more do not stay in a processor's cache, and
 # took half again as long.
-_AT_ONCE = 2**20
+_MOST_GATES = 2**20
 
 
 class Gates(NamedTuple):
@@ -114,26 +116,28 @@ def run(
     """
     now, outputs = _joined(fast), []
     length = k_NTI.shape[1]  # no mutant: there are as many queries and values as keys
-    for start, size, count in _groups(rule, length, fast.at):
-        where = (start, start + size * count, size)
+    most = max(1, min(_MOST_PIECES, _MOST_STATE // max(1, sum(w.numel() for w in now.held))))
+    for where in _groups(rule, length, fast.at, most):
         group = _group(rule, where, q_NTI, k_NTI, v_NTO, gates, fast)
         # Only the writes wait for each other: what they leave is read of all pieces at once.
         wrote = []
         for piece in _pieces(rule, group):
             one, now = _write(rule, piece, now)
             wrote.append(one)
-        outputs.append(_behind_each_other(_read(rule, group, wrote, now), count))
+        outputs.append(_behind_each_other(_read(rule, group, wrote, now), group.pieces))
     return torch.cat(outputs, 1), _parted(now)
 
 
-def _groups(rule: Rule, length: int, at: int) -> Iterator[tuple[int, int, int]]:
-    """Where anchors change: start, length, and count of neighbours that are as long."""
+def _groups(rule: Rule, length: int, at: int, most: int) -> Iterator[tuple[int, int, int]]:
+    """Where anchors change: start, length, and count of neighbours that are as long, `most` of
+    them in one group.
+    """
     stops = sorted({1, rule.chunk} if rule.retention.lag else {rule.chunk})
     start, size, count, done = 0, 0, 0, 0
     while done < length:
         stop = next(stop for stop in stops if stop > at)
         new = min(stop - at, length - done)
-        if count and (new != size or count == _TOGETHER):
+        if count and (new != size or count == most):
             yield start, size, count
             start, count = done, 0
         size, count = new, count + 1
@@ -174,7 +178,7 @@ def _weights(now: _Now) -> list[Tensor]:
     ]
 
 
-class Mixes(NamedTuple):
+class _Mixes(NamedTuple):
     """The gates of a group as matrices: one for a token, or one for a channel of layers so wide."""
 
     token: Mixture  # (N n, T …)
@@ -196,8 +200,8 @@ class _Group(NamedTuple):
     v: Tensor
     threshold: Tensor | None
     h: Tensor  # what the first layer's writes take for its input
-    mixes: Mixes
-    token: _Last  # of gates of tokens
+    mixes: _Mixes
+    last: _Last  # of gates of tokens
     keys: Tensor | None  # (N n, …, T) of the first layer, where it has gates of tokens
 
 
@@ -208,8 +212,8 @@ class _Piece(NamedTuple):
     v: Tensor
     threshold: Tensor | None
     h: Tensor
-    mixes: Mixes | None  # where one is needed: for erasing, or of channels
-    token: _Last
+    mixes: _Mixes | None  # where one is needed: for erasing, or of channels
+    last: _Last
     keys: Tensor | None
 
 
@@ -231,12 +235,11 @@ def _group(
     fast: Fast,
 ) -> _Group:
     """All that does not depend on the memory, of all pieces at once."""
-    start, stop, size = where
-    count = (stop - start) // size
+    start, size, count = where
 
     def fold(found: Tensor) -> Tensor:
         """(N, T, …) → (N n, size, …)."""
-        found = found[:, start:stop]
+        found = found[:, start : start + size * count]
         return found if count == 1 else torch.unflatten(found, 1, (count, size)).flatten(0, 1)
 
     k = fold(k_NTI)
@@ -245,7 +248,7 @@ def _group(
     last = _last(mixes.token)
     h = _written(rule, k)
     wide = mixes.wide(fast.weights[0].shape[-1])
-    keys = _both(last.pushes, h).mT if wide is None else None
+    keys = _scaled(last.pushes, h).mT if wide is None else None
     return _Group(count, fold(q_NTI), k, fold(v_NTO), gate.threshold, h, mixes, last, keys)
 
 
@@ -265,20 +268,20 @@ def _pieces(rule: Rule, group: _Group) -> Iterator[_Piece]:
     def mixtures(mix: Mixture | None) -> list[Any]:
         return [None] * group.pieces if mix is None else list(map(Mixture, *map(parts, mix)))
 
-    mixes: Sequence[Mixes | None] = [None] * group.pieces
+    mixes: Sequence[_Mixes | None] = [None] * group.pieces
     if rule.erase is not None or group.mixes.channel is not None:
         every = (
             mixtures(group.mixes.token),
             mixtures(group.mixes.channel),
             parts(group.mixes.keep),
         )
-        mixes = list(map(Mixes, *every))
-    token = map(_Last, *map(parts, group.token))
+        mixes = list(map(_Mixes, *every))
+    last = map(_Last, *map(parts, group.last))
     given = (group.k, group.v, group.threshold, group.h)
-    yield from map(_Piece, *map(parts, given), mixes, token, parts(group.keys))
+    yield from map(_Piece, *map(parts, given), mixes, last, parts(group.keys))
 
 
-def _mixes(gate: Gates) -> Mixes:
+def _mixes(gate: Gates) -> _Mixes:
     """Gates (M, T), or (M, T, D) with gates of channels, as matrices."""
     wide = [one for one in gate[:3] if one is not None and one.dim() == 3]
     channel = None
@@ -290,7 +293,7 @@ def _mixes(gate: Gates) -> Mixes:
     keep, theta, eta = (one if one is None or one.dim() == 2 else one.mean(-1) for one in gate[:3])
     assert keep is not None
     assert theta is not None
-    return Mixes(mixture(keep, theta, eta), channel, keep.exp())
+    return _Mixes(mixture(keep, theta, eta), channel, keep.exp())
 
 
 def _of_channels(gate: Tensor, wide: Tensor) -> Tensor:
@@ -313,59 +316,73 @@ def _write(rule: Rule, piece: _Piece, now: _Now) -> tuple[_Wrote, _Now]:
             keep_NT = piece.mixes.keep
             erase_NT = keep_NT if rule.erase == "keep" else torch.ones_like(keep_NT)
             value = erased(h, value, piece.mixes.token, erase_NT, now.held[n])
-        end = _end(rule, n, h, piece, value)
-        held.append(end(now.held[n]))
-        if now.dual is not None:
-            dual.append(end(now.dual[n]))
+        starts = [now.held[n]] if now.dual is None else [now.held[n], now.dual[n]]
+        ends = _ends(rule, n, h, piece, value, starts)
+        held.append(ends[0])
+        dual += ends[1:]
         inputs.append(h)
         values.append(value)
     after = _behind(rule, now, held, dual or None, now.at + piece.k.shape[1])
     return _Wrote(now.held, inputs, values), after
 
 
-def _end(
-    rule: Rule, n: int, h_NTI: Tensor, piece: _Piece, value_NTO: Tensor
-) -> Callable[[Tensor], Tensor]:
-    """What a layer's weights and momentum at a piece's start become by its end."""
+def _ends(
+    rule: Rule,
+    n: int,
+    h_NTI: Tensor,
+    piece: _Piece,
+    value_NTO: Tensor,
+    starts: Sequence[Tensor],
+) -> list[Tensor]:
+    """What layer n's weights and momentum (and dual) at a piece's start become by its end."""
     mix = None if piece.mixes is None else piece.mixes.wide(value_NTO.shape[-1])
     if mix is not None:
         assert rule.erase is None, "erasing takes gates of tokens, not of channels"
-        return partial(_channels_end, h_NTI, mix, value_NTO)
-    keys = piece.keys if n == 0 and piece.keys is not None else _both(piece.token.pushes, h_NTI).mT
-    return partial(_tokens_end, keys, piece.token.steps, value_NTO)
+        return [_channels_end(h_NTI, mix, value_NTO, start) for start in starts]
+    keys = piece.keys if n == 0 else _scaled(piece.last.pushes, h_NTI).mT
+    assert keys is not None
+    return [_tokens_end(keys, piece.last.steps, value_NTO, start) for start in starts]
 
 
 def _read(rule: Rule, group: _Group, wrote: Sequence[_Wrote], now: _Now) -> Tensor:
     """What each token of a group reads, (N n, T, O)."""
-    x, after = group.q, rule.read == "after"
+    x, mixes = group.q, group.mixes
+    if rule.read == "before":
+        wide = None if mixes.channel is None else before(mixes.channel)
+        mixes = mixes._replace(token=before(mixes.token), channel=wide)
     for n in range(len(wrote[0].held)):
         x = rule.net.value(x) if n else x
-        held = _aside([one.held[n] for one in wrote])
+        held = [one.held[n] for one in wrote]
         value = _aside([one.values[n] for one in wrote])
         h = _aside([one.inputs[n] for one in wrote]) if n else group.h
-        wide = group.mixes.wide(value.shape[-1])
-        mix = group.mixes.token if wide is None else wide
-        read = _tokens_read if wide is None else _channels_read
-        x = read(x, h, mix if after else before(mix), held, value)
+        wide = mixes.wide(value.shape[-1])
+        if wide is None:
+            x = _tokens_read(x, h, mixes.token, held, value)
+        else:
+            x = _channels_read(x, h, wide, held, value)
     y = rule.net.finish(group.q, x)
-    return _mapped_reads(rule, group, y, wrote, now) if after and not rule.retention.linear else y
+    if rule.retention.linear or rule.read == "before":
+        return y
+    return _mapped_reads(rule, group, y, wrote, now)
 
 
 def _mapped_reads(
     rule: Rule, group: _Group, y: Tensor, wrote: Sequence[_Wrote], now: _Now
 ) -> Tensor:
     """Reads of which the last of each piece sees the map that was taken behind it."""
-    after = [one.held for one in wrote[1:]]
+    # What a piece begins with is the map behind the one before. Behind the last piece there is one
+    # only where an anchor ended, and then the next anchor is the weights.
+    maps = [one.held for one in wrote[1:]]
     if now.anchor is now.held:
-        after.append(now.held)
-    if not after:
+        maps.append(now.held)
+    if not maps:
         return y
     y, q = _apart(y, group.pieces), _apart(group.q, group.pieces)
-    weights = [_aside(layer) for layer in zip(*after, strict=True)]
-    last, _ = rule.net.forward(q[:, : len(after), -1:].flatten(0, 1), weights)
-    last = _apart(last, len(after))
-    if len(after) < group.pieces:
-        last = torch.cat((last, y[:, len(after) :, -1:]), 1)
+    weights = [_aside(layer) for layer in zip(*maps, strict=True)]
+    last, _ = rule.net.forward(q[:, : len(maps), -1:].flatten(0, 1), weights)
+    last = _apart(last, len(maps))
+    if len(maps) < group.pieces:
+        last = torch.cat((last, y[:, len(maps) :, -1:]), 1)
     return torch.cat((y[:, :, :-1], last), 2).flatten(0, 1)
 
 
@@ -413,7 +430,7 @@ class _Last(NamedTuple):
     With momentum the memory is weights above momentum, and so are both of these.
     """
 
-    pushes: Tensor  # (M, T, 1) or (M, T, 2), below zero: a write goes against its gradient
+    pushes: Tensor  # (M, T, 1) or (M, T, 2), negative: a write goes against its gradient
     steps: Tensor  # `[[A]]` (M, 1, 1), or `[[A, G], [0, H]]` (M, 2, 2)
 
 
@@ -427,27 +444,35 @@ def _last(mix: Mixture) -> _Last:
     return _Last(-torch.stack((push, mix.kept), -1), steps)
 
 
-def _both(gates_NTG: Tensor, x_NTI: Tensor) -> Tensor:
-    """(N, T, G I): rows once for each of their gates."""
-    return torch.cat([gate_NT.unsqueeze(-1) * x_NTI for gate_NT in gates_NTG.unbind(-1)], -1)
+def _scaled(gates_NTG: Tensor, x_NTI: Tensor) -> Tensor:
+    """Each row once for each of its gates, one behind the other: (N, T, G I)."""
+    return torch.cat([_over(gate_NT) * x_NTI for gate_NT in gates_NTG.unbind(-1)], -1)
 
 
 @implements("titans.v1:eq15", "titans.v1:eq16")
 def _tokens_read(
-    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Tensor, value_NTO: Tensor
+    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Sequence[Tensor], value_NTO: Tensor
 ) -> Tensor:
-    """`x_t W_t` for every token."""
+    """`x_t W_t` for every token, of memories `held` at the start of each piece."""
     scores = torch.bmm(x_NTI, h_NTI.mT) * seen.writes
     return _of_start(x_NTI, seen, held) - torch.bmm(scores, value_NTO)
 
 
 @implements("titans.v1:eq15", "titans.v1:eq18")
-def _of_start(x_NTI: Tensor, seen: Mixture, held: Tensor) -> Tensor:
+def _of_start(x_NTI: Tensor, seen: Mixture, held: Sequence[Tensor]) -> Tensor:
     """What each token reads of the memory at the start; with momentum `[A x, G x]` meets `[W; S]`
     in one product.
     """
     gates = (seen.start,) if seen.inertia is None else (seen.start, seen.inertia)
-    return torch.bmm(_both(torch.stack(gates, -1), x_NTI), held)
+    return _each(_scaled(torch.stack(gates, -1), x_NTI), held)
+
+
+def _each(x_NTI: Tensor, held: Sequence[Tensor]) -> Tensor:
+    """Each piece times its own memory: one product would need a copy of all states."""
+    if len(held) == 1:
+        return torch.bmm(x_NTI, held[0])
+    parts = _apart(x_NTI, len(held)).unbind(1)
+    return _aside([torch.bmm(x, weight) for x, weight in zip(parts, held, strict=True)])
 
 
 @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
@@ -465,23 +490,23 @@ def _decayed(steps_N11: Tensor, held: Tensor) -> Tensor:
 @implements("titans.v1:eq18")
 def _carried(steps_N22: Tensor, held: Tensor) -> Tensor:
     """Weights take momentum over, which stands below them."""
-    return torch.bmm(steps_N22, held.view(len(held), 2, -1)).view_as(held)
+    return torch.bmm(steps_N22, torch.unflatten(held, 1, (2, -1)).flatten(2)).view_as(held)
 
 
 @implements("miras.v1:eq28", "titans.v1:eq15")
 def _channels_read(
-    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Tensor, value_NTO: Tensor
+    x_NTI: Tensor, h_NTI: Tensor, seen: Mixture, held: Sequence[Tensor], value_NTO: Tensor
 ) -> Tensor:
     """The same with gates for each channel of the output: a matrix of writes a channel."""
     given = (torch.bmm(x_NTI, h_NTI.mT), seen.writes, value_NTO)
-    some = max(1, _AT_ONCE // seen.writes[0].numel())
+    some = max(1, _MOST_GATES // seen.writes.shape[1:].numel())
     pieces = zip(*(torch.split(found, some) for found in given), strict=True)
     gathered = torch.cat([torch.einsum("ntj,ndtj,njd->ntd", *piece) for piece in pieces])
     size = x_NTI.shape[-1]
-    found = seen.start.mT * torch.matmul(x_NTI, held[:, :size]) - gathered
+    found = seen.start.mT * _each(x_NTI, [one[:, :size] for one in held]) - gathered
     if seen.inertia is None:
         return found
-    return found + seen.inertia.mT * torch.matmul(x_NTI, held[:, size:])
+    return found + seen.inertia.mT * _each(x_NTI, [one[:, size:] for one in held])
 
 
 @implements("miras.v1:eq28")
@@ -539,7 +564,7 @@ def erased(
     earlier = before(mix)
     scores = torch.bmm(h_NTI, h_NTI.mT) * earlier.writes
     system = scores * _over(erase_NT)
-    right = delta_NTO + _over(erase_NT) * _of_start(h_NTI, earlier, held)
+    right = delta_NTO + _over(erase_NT) * _of_start(h_NTI, earlier, [held])
     # The diagonal is taken as ones and what is above it is not read.
     found: Tensor = torch.linalg.solve_triangular(system, right, upper=False, unitriangular=True)
     return found

@@ -23,19 +23,22 @@ _PRINTED = ("HuberMixture", "Lp")  # whose printed gradient is that of no loss
 
 def network(rule: Rule, weights: Sequence[Tensor], x: Tensor) -> Tensor:
     """The memory's answer to x (…, I), by torch's own layers."""
-    activation: Any = {
+    activation, z = _activation(rule), x
+    for n, weight in enumerate(weights):
+        z = (activation(z) if n else z) @ weight
+    if rule.net.norm:
+        z = F.layer_norm(z, z.shape[-1:])
+    return x + z if rule.net.residual else z
+
+
+def _activation(rule: Rule) -> Any:
+    return {
         "silu": F.silu,
         "gelu": F.gelu,
         "relu": F.relu,
         "tanh": torch.tanh,
         "identity": lambda z: z,
     }[rule.net.activation]
-    z = x
-    for n, weight in enumerate(weights):
-        z = (activation(z) if n else z) @ weight
-    if rule.net.norm:
-        z = F.layer_norm(z, z.shape[-1:])
-    return x + z if rule.net.residual else z
 
 
 def surprise(
@@ -112,8 +115,7 @@ def _input(rule: Rule, anchor: Sequence[Tensor], k: Tensor, n: int) -> Tensor:
     """What layer n is given."""
     if n == 0:
         return k
-    activation: Any = getattr(F, rule.net.activation, torch.tanh)
-    x = k
+    activation, x = _activation(rule), k
     for weight in anchor[:n]:
         x = activation(x @ weight)
     return x

@@ -18,9 +18,10 @@ from torch import Tensor
 
 from cupel.tags import implements
 
-# What stands for the logarithm of 0 where sums are products, in which −inf times 0 is no number;
-# its exp is 0 in every floating type.
-_NONE = -1e4
+# Stands for the logarithm of 0 where sums are products, in which −inf times 0 is no number. Its exp
+# is 0 in every floating type, and it has no gradient.
+_LOG_OF_ZERO = -1e4
+_SHORT = 128
 
 
 def decays(log: Tensor) -> Tensor:
@@ -29,15 +30,16 @@ def decays(log: Tensor) -> Tensor:
     One on the diagonal, zero above it.
     """
     ones = _ones(log)
-    # Row t holds the logarithms up to t; a triangle of ones adds up those behind j. By a product:
-    # the gradient of a running sum would turn the whole tensor over twice.
-    summed = torch.matmul(log.clamp_min(_NONE).unsqueeze(-2) * ones.tril(), ones.tril(-1))
+    # Row t holds the logarithm of gate t left of the diagonal; sums down column j are of (j, t].
+    rows = log.clamp_min(_LOG_OF_ZERO).unsqueeze(-1) * ones.tril(-1)
+    # Of few tokens by a product: the gradient of a running sum turns the whole tensor over twice.
+    summed = torch.matmul(ones.tril(), rows) if len(ones) <= _SHORT else rows.cumsum(-2)
     return summed.exp().tril()
 
 
 def products(log: Tensor) -> Tensor:
     """The product of all gates up to and with each token: (…, T) of logarithms → (…, T)."""
-    return torch.matmul(log.clamp_min(_NONE), _ones(log).triu()).exp()
+    return torch.matmul(log.clamp_min(_LOG_OF_ZERO), _ones(log).triu()).exp()
 
 
 def products_behind(log: Tensor) -> Tensor:
@@ -45,7 +47,7 @@ def products_behind(log: Tensor) -> Tensor:
 
     The last row of `decays`, for less.
     """
-    return torch.matmul(log.clamp_min(_NONE), _ones(log).tril(-1)).exp()
+    return torch.matmul(log.clamp_min(_LOG_OF_ZERO), _ones(log).tril(-1)).exp()
 
 
 def _ones(log: Tensor) -> Tensor:
