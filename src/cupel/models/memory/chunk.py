@@ -458,7 +458,7 @@ def _tokens_read(
     return _of_start(x_NTI, seen, held) - torch.bmm(scores, value_NTO)
 
 
-@implements("titans.v1:eq15", "titans.v1:eq18")
+@implements("titans.v1:eq15")
 def _of_start(x_NTI: Tensor, seen: Mixture, held: Sequence[Tensor]) -> Tensor:
     """What each token reads of the memory at the start; with momentum `[A x, G x]` meets `[W; S]`
     in one product.
@@ -478,8 +478,11 @@ def _each(x_NTI: Tensor, held: Sequence[Tensor]) -> Tensor:
 @implements("titans.v1:eq17", "titans.v1:eq18", "miras.v1:eq29", "miras.v1:eq32")
 def _tokens_end(keys: Tensor, steps: Tensor, value_NTO: Tensor, held: Tensor) -> Tensor:
     """Weights and momentum behind the last token; of keys one half writes W, the other S."""
-    kept = _decayed(steps, held) if steps.shape[-1] == 1 else _carried(steps, held)
-    return torch.baddbmm(kept, keys, value_NTO)
+    return torch.baddbmm(_left(steps, held), keys, value_NTO)
+
+
+def _left(steps: Tensor, held: Tensor) -> Tensor:
+    return _decayed(steps, held) if steps.shape[-1] == 1 else _carried(steps, held)
 
 
 @implements("miras.v1:eq29", "miras.v1:eq32")
@@ -502,7 +505,7 @@ def _channels_read(
     some = max(1, _MOST_GATES // seen.writes.shape[1:].numel())
     pieces = zip(*(torch.split(found, some) for found in given), strict=True)
     gathered = torch.cat([torch.einsum("ntj,ndtj,njd->ntd", *piece) for piece in pieces])
-    size = x_NTI.shape[-1]
+    size = x_NTI.shape[-1]  # no mutant: h is as wide
     found = seen.start.mT * _each(x_NTI, [one[:, :size] for one in held]) - gathered
     if seen.inertia is None:
         return found

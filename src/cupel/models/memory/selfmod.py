@@ -174,8 +174,7 @@ def step(how: How, logits: Tensor, log_keep: Tensor) -> Tensor:
 @implements("nl.v1:eq86", "nl.v1:eq87", "nl.v1:eq88")
 def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor, Fast]:
     """Write and read the main memory: (N, T, D)."""
-    plain = watch is None and not how.main.momentum  # no mutant: either way is the same
-    if how.main.chunk == 1 and len(main.weights) == 1 and plain:
+    if _is_plain(how, main) and watch is None:  # no mutant: either way is the same
         return _online(how, said, main)
     outputs = []
     for part in _stretches(how.main.chunk, said.k_NTD.shape[1], main.at):
@@ -193,6 +192,11 @@ def _main(how: How, said: Said, main: Fast, watch: Watch | None) -> tuple[Tensor
             y, main = run(how.main, q, k, target, gates, main)
         outputs.append(y)
     return torch.cat(outputs, 1), main
+
+
+def _is_plain(how: How, main: Fast) -> bool:
+    """Whether `_online` has the case: a matrix without momentum, token by token."""
+    return how.main.chunk == 1 and len(main.weights) == 1 and not how.main.momentum
 
 
 @implements("nl.v1:eq88")
