@@ -150,7 +150,6 @@ SEQUENCES = {
 
 @pytest.mark.parametrize("name", SEQUENCES)
 def test_more_chunks_than_are_read_at_once(name: str) -> None:
-    """Mutation: the count of a new batch begins with 1."""
     given = drawn(2 * form._MOST_PIECES + 7, depth=2)
     if name == "lag":  # of small steps, by which logarithms do not magnify rounding
         given["weights"] = positive(given["weights"])
