@@ -11,6 +11,8 @@ MODULES := web/node_modules/.ready
 
 # Threads that spin while they wait make a busy machine many times slower.
 export OMP_WAIT_POLICY := PASSIVE
+# Where it is set, each of the thousand processes that the tests start compiles all sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help setup quickstart test test-fast check page page-dev page-types page-check screenshots bench bench-record bench-jobs bench-dashboard bench-memory bench-notes clean

@@ -441,6 +441,7 @@ def test_the_schema_describes_recipe_files() -> None:
         max_leaves=8,
     )
 )
+@pytest.mark.slow
 def test_any_tree_of_values_is_a_recipe_or_gives_lines(values: Any) -> None:
     text = json.dumps(
         {"workload": "toy", **(values if isinstance(values, dict) else {"x": values})}

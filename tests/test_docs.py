@@ -46,6 +46,7 @@ EACH = pytest.mark.parametrize("page", PAGES, ids=named)
 
 
 @pytest.mark.parametrize("page", list(runnable()))
+@pytest.mark.slow
 def test_the_code_on_a_page_runs(page: Path, tmp_path: Path) -> None:
     surroundings = {
         **{name: value for name, value in os.environ.items() if not name.startswith("CUPEL_R")},
@@ -155,6 +156,7 @@ def test_the_rooms_are_those_that_the_layer_test_enforces() -> None:
             assert level[other] < level[room], f"{room} is not above {other}"
 
 
+@pytest.mark.slow
 def test_the_error_lines_in_troubleshooting_are_those_of_the_code() -> None:
     lines = [text for path in (ROOT / "src").rglob("*.py") for text in messages(path)]
     page = (ROOT / "docs/troubleshooting.md").read_text()

@@ -129,11 +129,13 @@ def _at_home(place: str, homes: set[str]) -> bool:
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.slow
 def test_imports_point_downwards(path: Path) -> None:
     assert not wrong_imports(path, path.relative_to(PACKAGE).as_posix())
 
 
 @pytest.mark.parametrize("path", source_files(), ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.slow
 def test_heavy_packages_are_imported_only_where_they_live(path: Path) -> None:
     assert not heavy_imports(path, path.relative_to(PACKAGE).as_posix())
 

@@ -170,6 +170,7 @@ for attempt in (1, 2):
 """
 
 
+@pytest.mark.slow
 def test_a_run_with_everything_on_fits(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text(EVERYTHING)
     command = [sys.executable, "script.py"]

@@ -51,6 +51,7 @@ def cli(*arguments: str) -> str:
         cli("dashboard", "--stop"),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_starting_loads_nothing_heavy(
     code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +64,7 @@ def test_tracking_a_run_loads_nothing_heavy(tmp_path: Path) -> None:
     assert loaded_after(code) == set()
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_a_third_of_a_cpu_second() -> None:
     """The least of five, so that a busy machine does not decide; measured 0.12 to 0.2 s."""
     seconds = []

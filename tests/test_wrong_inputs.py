@@ -55,6 +55,7 @@ def mounted(folder: Path, options: str) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.slow
 def test_an_unknown_key_is_named_with_the_nearest(desk: Desk) -> None:
     line = complaint(desk.type("run", "tiny.yaml", "train.stesp=5"))
     assert line == "command line: train.stesp: no such setting; did you mean 'steps'?"
@@ -68,6 +69,7 @@ def test_a_misspelt_workload_is_named_with_file_and_line(desk: Desk) -> None:
     assert "did you mean 'gpt'?" in line
 
 
+@pytest.mark.slow
 def test_a_bad_value_is_named_with_file_and_line(desk: Desk) -> None:
     (desk.folder / "tiny.yaml").write_text(RECIPE.replace("steps: 40", "steps: many"))
     line = complaint(desk.type("run", "tiny.yaml"))
@@ -75,6 +77,7 @@ def test_a_bad_value_is_named_with_file_and_line(desk: Desk) -> None:
     assert "many" in line
 
 
+@pytest.mark.slow
 def test_an_open_value_says_what_to_type(desk: Desk) -> None:
     (desk.folder / "tiny.yaml").write_text(RECIPE.replace("path: text.txt", 'path: "???"'))
     line = complaint(desk.type("run", "tiny.yaml"))
@@ -96,6 +99,7 @@ def test_an_empty_corpus_is_refused_before_anything_is_written(desk: Desk) -> No
     assert not desk.runs.exists()
 
 
+@pytest.mark.slow
 def test_a_wrong_run_id_lists_those_that_there_are(interrupted: Desk) -> None:
     before = interrupted.fingerprint()
     for command in (["runs", "show", "zzz"], ["sample", "zzz"]):

@@ -194,6 +194,7 @@ def test_whatever_the_values_a_verdict_follows_from_the_numbers_of_its_card(
 
 @given(st.dictionaries(st.integers(1, 6), st.floats(-5, 5), min_size=2), st.floats(-2, 2))
 @settings(deadline=None)
+@pytest.mark.slow
 def test_swapping_arm_and_baseline_swaps_the_verdict(base: dict[int, float], shift: float) -> None:
     random = np.random.default_rng(3)
     wave = {seed: value + shift + random.normal(0, 0.3) for seed, value in base.items()}

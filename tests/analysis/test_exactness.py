@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -39,6 +40,7 @@ def compared(
 
 @settings(deadline=None, max_examples=10)
 @given(rows=ROWS)
+@pytest.mark.slow
 def test_a_record_equals_itself(tmp_path_factory: Any, rows: dict[int, dict[str, Any]]) -> None:
     found = compared(tmp_path_factory.mktemp("root"), rows, rows)
     assert found.equal

@@ -239,6 +239,7 @@ def test_a_step_given_inside_of_steps_is_for_that_line_only(init: Init) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(data=st.data())
+@pytest.mark.slow
 def test_steps_left_and_taken_up_again_make_every_step_once(data: st.DataObject) -> None:
     """Whatever is logged in between, under whatever step."""
     part = Counter()

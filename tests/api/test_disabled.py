@@ -30,6 +30,7 @@ class Part:
         self.count = state["count"]
 
 
+@pytest.mark.slow
 def test_every_call_is_taken_and_nothing_is_written(
     init: Init, root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +165,7 @@ def test_config_and_summary_are_those_of_a_recording_run(init: Init, mode: str) 
     ),
     st.sampled_from(["last", "first", "min", "max", "mean"]),
 )
+@pytest.mark.slow
 def test_any_metric_comes_to_what_it_would_in_a_record(
     init: Init, lines: list[tuple[str, float]], rule: str
 ) -> None:

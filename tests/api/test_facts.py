@@ -284,6 +284,7 @@ def test_what_the_disk_refused_of_name_tags_and_notes_is_written_at_the_end(
     assert capsys.readouterr().err.count("run.json: RecordError") == 1
 
 
+@pytest.mark.slow
 def test_an_editor_that_was_stopped_stops_no_training(init: Init) -> None:
     with init() as run, editing.locked(run.dir):
         begun = time.monotonic()

@@ -92,6 +92,7 @@ def test_by_default_only_rank_0_records(tmp_path: Path, root: Path) -> None:
     assert run.status == "finished"
 
 
+@pytest.mark.slow
 def test_all_ranks_record_into_one_session_if_asked_to(tmp_path: Path, root: Path) -> None:
     out = ranks(LOGS.replace("RANKS", "all"), tmp_path, size=3)
     (run,) = list_runs(root)
@@ -105,6 +106,7 @@ def test_all_ranks_record_into_one_session_if_asked_to(tmp_path: Path, root: Pat
     assert run.status == "finished"
 
 
+@pytest.mark.slow
 def test_a_second_training_does_not_meet_the_first_ones_session(tmp_path: Path, root: Path) -> None:
     """The file of the first one is still there, and names a session that has ended."""
     for _ in range(2):
@@ -173,6 +175,7 @@ def test_it_works_under_torchrun(tmp_path: Path, root: Path) -> None:
     assert [run.history(rank=rank)[0]["rank"] for rank in (0, 1)] == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_rank_that_nobody_leads_says_so(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {**WORLD, "RANK": "1"}.items():
         monkeypatch.setenv(name, value)
@@ -204,6 +207,7 @@ cupel.init("p", "n", settings={"ranks": "all"})
 """
 
 
+@pytest.mark.slow
 def test_a_rank_that_comes_after_rank_0_has_finished_says_so_at_once(
     tmp_path: Path, root: Path
 ) -> None:
@@ -219,6 +223,7 @@ def test_a_rank_that_comes_after_rank_0_has_finished_says_so_at_once(
     assert (leader.returncode, late.returncode) == (0, 1)
 
 
+@pytest.mark.slow
 def test_a_rank_waits_for_the_next_training_where_the_last_one_ended_before_it_began(
     init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +274,7 @@ with cupel.init(os.environ.get("PROJECT", "p"), "n", {"lr": 0.1}) as run:
 """
 
 
+@pytest.mark.slow
 def test_a_child_that_opens_the_same_run_is_a_further_rank_of_it(
     init: Init, tmp_path: Path, root: Path
 ) -> None:

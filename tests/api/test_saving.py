@@ -319,6 +319,7 @@ def test_a_run_that_is_left_in_the_midst_of_a_checkpoint_keeps_it(
     assert (RunRecord(run.dir).status, events(run.dir)) == ("failed", [("saved", 0)])
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_finish_waits_gives_the_file_up_and_says_so(
     init: Init, gate: threading.Event, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -165,6 +165,7 @@ def test_one_that_comes_due_meanwhile_is_skipped_if_asked(
     assert checkpoints.list_steps(tmp_path) == [1, 3]
 
 
+@pytest.mark.slow
 def test_save_and_restore_wait_for_what_is_being_written(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -279,6 +280,7 @@ room.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.slow
 def test_no_memory_for_the_copy_is_told_with_the_way_out(tmp_path: Path) -> None:
     command = [sys.executable, "-c", OUT_OF_MEMORY, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -415,6 +417,7 @@ def test_memory_is_used_again(tmp_path: Path) -> None:
     assert len(places) == 1
 
 
+@pytest.mark.slow
 def test_a_process_that_forgets_to_wait_still_finishes_the_file(tmp_path: Path) -> None:
     """Also one that ends with an exception."""
     script = (

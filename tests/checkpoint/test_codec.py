@@ -143,6 +143,7 @@ confusable = st.recursive(
 
 @settings(quick, max_examples=300)
 @given(confusable, confusable)
+@pytest.mark.slow
 def test_hashes_are_equal_only_for_equal_states(one: Any, other: Any) -> None:
     def sorted_keys(state: Any) -> Any:  # the one liberty that the hash takes
         if isinstance(state, dict):

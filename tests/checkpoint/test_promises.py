@@ -99,6 +99,7 @@ print(restored.step, restored.skipped, parts.hashes() == before)
 """
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_safetensors_and_json_and_reading_it_unpickles_nothing(
     tmp_path: Path,
 ) -> None:

@@ -191,6 +191,7 @@ def test_ls_refuses_what_the_study_has_not(
     assert refused(type_, "ls", "sine", *given).startswith(told)
 
 
+@pytest.mark.slow
 def test_every_state_that_there_is_can_be_asked_for(mixed: Manifest, type_: Type) -> None:
     for row in facts_of(type_, "ls", "sine")["runs"]:
         again = facts_of(type_, "ls", "sine", "--state", row["state"])["runs"]
@@ -317,6 +318,7 @@ def test_runs_that_the_study_has_not_are_refused_and_nothing_is_written(
     assert asked(manifest) == []
 
 
+@pytest.mark.slow
 def test_what_was_asked_shows_in_the_states(manifest: Manifest, type_: Type) -> None:
     def state() -> tuple[str, int]:
         row = facts_of(type_, "show", "sine", "plain-s1")
@@ -404,6 +406,7 @@ def test_recover_says_so_when_nothing_is_stuck(manifest: Manifest, type_: Type) 
     assert line == "nothing to recover: no run is crashed, silent, waiting or held"
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_is_gone_is_shown_as_crashed(manifest: Manifest, type_: Type) -> None:
     run = of(manifest, "plain", 1)
     code = (
@@ -453,6 +456,7 @@ def test_workers_are_shown_with_what_they_run(manifest: Manifest, type_: Type) -
     assert (found["pid"], found["running"]) == (os.getpid(), ["a", "b"])
 
 
+@pytest.mark.slow
 def test_looking_leaves_nothing_behind_but_a_cache(mixed: Manifest, type_: Type) -> None:
     def files() -> dict[str, bytes]:
         paths = [path for path in mixed.root.rglob("*") if path.is_file()]

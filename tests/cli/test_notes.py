@@ -85,6 +85,7 @@ def test_new_notes_are_written_once_and_lint_says_what_is_to_do(typed: Typed) ->
     assert typed.json("new", "other", "--json") == {"path": "notes/other.context.md"}
 
 
+@pytest.mark.slow
 def test_every_format_of_a_graph_is_printed_or_written(typed: Typed) -> None:
     assert typed("graph").startswith("7 equations in 4 levels\n")
     assert typed("graph", "--of", "papers", "--format", "mermaid").startswith("graph TD\n")
@@ -133,6 +134,7 @@ def test_a_plan_is_printed_written_and_told_as_json(typed: Typed) -> None:
         (["-o", "notes"], "cannot write notes"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_be_planned_is_refused_in_one_line(
     typed: Typed, words: list[str], told: str
 ) -> None:

@@ -16,6 +16,7 @@ from planted import Arm, around, plant
 ARMS = {"standard": Arm(around(2.0)), "wave": Arm(around(1.8))}
 
 
+@pytest.mark.slow
 def test_the_report_lies_in_the_studys_folder_by_default(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -27,6 +28,7 @@ def test_the_report_lies_in_the_studys_folder_by_default(
     assert names == {"report.md", "report.html", "numbers.json", "figures"}
 
 
+@pytest.mark.slow
 def test_json_lists_every_file_and_each_is_there(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -38,6 +40,7 @@ def test_json_lists_every_file_and_each_is_there(
     assert all(Path(name).is_file() for name in files)
 
 
+@pytest.mark.slow
 def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
     plant(tmp_path, ARMS)
     for name in ("one", "two"):
@@ -47,6 +50,7 @@ def test_building_twice_gives_the_same_bytes(tmp_path: Path) -> None:
         assert path.read_bytes() == twin.read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_spectra_that_runs_drew_are_taken_over_the_last_ones_only(tmp_path: Path) -> None:
     manifest = plant(tmp_path, ARMS)
     figures = manifest.run_dir(manifest.runs[-1]) / "figures"
@@ -73,6 +77,7 @@ def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
         report("planted", root=str(tmp_path), output=tmp_path / "file")
 
 
+@pytest.mark.slow
 def test_a_report_needs_no_torch(tmp_path: Path) -> None:
     plant(tmp_path, ARMS)
     code = (

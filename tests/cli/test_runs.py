@@ -66,6 +66,7 @@ def test_damaged_results_are_told_in_their_own_row(
     deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(name=st.sampled_from([layout.RESULTS, layout.RUN, layout.SESSION]), value=VALUES)
+@pytest.mark.slow
 def test_whatever_a_file_of_a_run_holds_all_runs_are_listed_and_shown(
     root: Path, capsys: pytest.CaptureFixture[str], name: str, value: Any
 ) -> None:

@@ -101,6 +101,7 @@ def test_ls_looks_at_each_run_once(type_: Any, root: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("kind", ["folder", "pipe"])
 @pytest.mark.parametrize("name", [layout.metrics_name(), layout.events_name(), layout.CONSOLE])
+@pytest.mark.slow
 def test_what_is_no_file_costs_nobody_else_its_row_and_is_told_by_verify(
     type_: Any, root: Path, name: str, kind: str
 ) -> None:
@@ -121,6 +122,7 @@ def test_what_is_no_file_costs_nobody_else_its_row_and_is_told_by_verify(
     assert (code, name in out + err) == ((0, False) if name == layout.CONSOLE else (1, True))
 
 
+@pytest.mark.slow
 def test_ls_filters_sorts_limits_and_shows_the_columns_asked_for(type_: Any) -> None:
     rows = told(type_, "ls", "train.lr<0.01", "--columns", "id,train.lr")
     assert rows == [{"id": "run-b", "train.lr": 1e-5}]
@@ -221,6 +223,7 @@ def test_show_tells_of_lines_that_are_lost_and_of_what_failed_beside_training(
     assert "metric loss" in out
 
 
+@pytest.mark.slow
 def test_show_is_short_whatever_was_logged(type_: Any, root: Path) -> None:
     session = make(root, "run-c")
     odd = {"two\nlines": 1.0, "k" * 10_000: 2.0, **{f"m{n}": 0.5 for n in range(3000)}}
@@ -275,6 +278,7 @@ FOLLOW = [sys.executable, "-u", "-m", "cupel", "runs", "tail", "live", "-f"]
 
 
 @pytest.mark.parametrize("console", [False, True])
+@pytest.mark.slow
 def test_following_tells_every_line_once_and_ends_with_the_run(root: Path, console: bool) -> None:
     session = make(root, "live")
     command = [*FOLLOW, "-n", "100", *(["--console"] if console else [])]
@@ -292,6 +296,7 @@ def test_following_tells_every_line_once_and_ends_with_the_run(root: Path, conso
     assert (process.returncode, err) == (0, "cupel: run live is failed\n")
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_following_with_130_and_a_closed_pipe_with_141(root: Path) -> None:
     session = make(root, "live")
     session.log({"loss": 1.0}, step=1)
@@ -328,6 +333,7 @@ def test_grep_says_where(root: Path, type_: Any) -> None:
     assert "is no regular expression" in refused(type_, "grep", "(")
 
 
+@pytest.mark.slow
 def test_notes_and_tags_are_edited_and_shown(type_: Any) -> None:
     assert told(type_, "note", "run-a", "third")["notes"].splitlines()[-1] == "third"
     assert told(type_, "note", "run-a", "new", "--replace")["notes"] == "new"
@@ -395,6 +401,7 @@ def test_rm_asks_and_refuses_what_lives_or_belongs_to_a_study(
     session.finish("failed")
 
 
+@pytest.mark.slow
 def test_gc_says_what_it_frees_and_du_what_is_used(root: Path, type_: Any) -> None:
     before = told(type_, "du")
     assert set(before["run"]) == {"p/run-a", "p/run-b"}

@@ -29,6 +29,7 @@ def shell(
 @needs_full
 @UNBUFFERED
 @pytest.mark.parametrize("command", ["--version", "runs", "recipe list"])
+@pytest.mark.slow
 def test_a_full_stdout_is_one_line(tmp_path: Path, command: str, unbuffered: str) -> None:
     done = shell(f"cupel {command} > /dev/full", tmp_path, unbuffered=unbuffered)
     assert done.returncode == 1
@@ -52,6 +53,7 @@ def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
         ("verify --all", ""),
     ],
 )
+@pytest.mark.slow
 def test_a_result_larger_than_a_buffer_that_stdout_refuses_is_one_line(
     tmp_path: Path, command: str, unbuffered: str
 ) -> None:
@@ -88,6 +90,7 @@ def test_who_holds_a_stream_from_before_can_still_write_to_it(
 
 
 @needs_full
+@pytest.mark.slow
 def test_a_failure_is_told_once_when_stdout_is_full_as_well(tmp_path: Path) -> None:
     done = shell("cupel recipe check gpt-tiny nope > /dev/full", tmp_path)
     assert done.returncode == 2
@@ -97,6 +100,7 @@ def test_a_failure_is_told_once_when_stdout_is_full_as_well(tmp_path: Path) -> N
 
 @needs_full
 @UNBUFFERED
+@pytest.mark.slow
 def test_a_full_or_closed_stderr_does_not_change_the_exit_code(
     tmp_path: Path, unbuffered: str
 ) -> None:
@@ -107,6 +111,7 @@ def test_a_full_or_closed_stderr_does_not_change_the_exit_code(
 
 
 @UNBUFFERED
+@pytest.mark.slow
 def test_a_reader_that_has_gone_is_quiet(tmp_path: Path, unbuffered: str) -> None:
     line = "(sleep 0.1; cupel recipe schema gpt) | true"
     done = shell(line, tmp_path, unbuffered=unbuffered)
@@ -123,6 +128,7 @@ def test_the_numbers_of_closed_streams_are_not_given_to_files(tmp_path: Path) ->
     assert int((tmp_path / "record").read_text()) > 2
 
 
+@pytest.mark.slow
 def test_letters_that_stdout_cannot_encode_are_written_out(tmp_path: Path) -> None:
     recipes = tmp_path / "recipes"
     recipes.mkdir()

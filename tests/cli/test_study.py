@@ -52,6 +52,7 @@ def desk(tmp_path: Path) -> Desk:
 # ---- before anything runs ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_plan_shows_cells_and_runs_and_writes_nothing(desk: Desk) -> None:
     done = desk.type("study", "plan", "sine.yaml", "study.grid.batch=[4,8]")
     assert done.returncode == 0, done.stderr
@@ -63,6 +64,7 @@ def test_a_plan_shows_cells_and_runs_and_writes_nothing(desk: Desk) -> None:
     assert not desk.runs.exists()
 
 
+@pytest.mark.slow
 def test_a_plan_as_json_has_every_runs_settings(desk: Desk) -> None:
     plan = json.loads(desk.type("study", "plan", "sine.yaml", "--json").stdout)
     assert (plan["study"], plan["project"], plan["seeds"]) == ("sine", "default", [1, 2])
@@ -70,6 +72,7 @@ def test_a_plan_as_json_has_every_runs_settings(desk: Desk) -> None:
     assert len({run["run_id"] for run in plan["runs"]}) == 4
 
 
+@pytest.mark.slow
 def test_one_run_and_many_are_told_apart_with_what_to_type(desk: Desk) -> None:
     (desk.folder / "one.yaml").write_text("workload: fakes:Regression\n")
     told = complaint(desk.type("study", "run", "one.yaml"))
@@ -78,6 +81,7 @@ def test_one_run_and_many_are_told_apart_with_what_to_type(desk: Desk) -> None:
     assert told == "sine.yaml is a study of 4 runs, not one run; type: cupel study run sine.yaml"
 
 
+@pytest.mark.slow
 def test_every_cell_of_a_study_is_checked(desk: Desk) -> None:
     done = desk.type("recipe", "check", "sine.yaml")
     assert (done.returncode, done.stdout) == (0, "sine.yaml: fine (a study of 4 runs)\n")
@@ -86,6 +90,7 @@ def test_every_cell_of_a_study_is_checked(desk: Desk) -> None:
     assert told == "bad.yaml:8: dropout: 2 is out of range; it must be below 1.0"
 
 
+@pytest.mark.slow
 def test_a_study_is_listed_and_shown_like_any_recipe(desk: Desk) -> None:
     (desk.folder / "recipes").mkdir()
     (desk.folder / "recipes" / "sine.yaml").write_text(RECIPE)
@@ -100,12 +105,14 @@ def test_a_study_is_listed_and_shown_like_any_recipe(desk: Desk) -> None:
     assert "study.arms.drop.dropout" in desk.type("recipe", "show", "sine").stdout
 
 
+@pytest.mark.slow
 def test_the_status_of_a_study_that_is_not_there_says_how_to_begin_one(desk: Desk) -> None:
     told = complaint(desk.type("study", "status", "sine"))
     assert told.startswith("no study is called 'sine'")
     assert told.endswith("begin one with: cupel study run RECIPE")
 
 
+@pytest.mark.slow
 def test_another_study_of_the_same_name_is_refused(desk: Desk) -> None:
     freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
     told = complaint(desk.type("study", "run", "sine.yaml", "train.steps=31"))
@@ -113,6 +120,7 @@ def test_another_study_of_the_same_name_is_refused(desk: Desk) -> None:
 
 
 @pytest.mark.parametrize("command", [("plan", "quickstart"), ("status", "sine"), ("run", "--help")])
+@pytest.mark.slow
 def test_planning_and_looking_load_nothing_heavy(desk: Desk, command: tuple[str, ...]) -> None:
     freeze(plan_study(desk.folder / "sine.yaml", root=desk.runs))
     assert heavy_after(desk, "study", *command) == []
@@ -195,6 +203,7 @@ def test_whose_reader_has_gone_a_study_goes_on_and_tells_its_runs_ends(desk: Des
     assert [one.outcome for one in attempts if one is not None] == ["finished"] * 4
 
 
+@pytest.mark.slow
 def test_runs_that_want_more_than_this_machine_has_are_refused_before_anything_is_written(
     desk: Desk,
 ) -> None:
@@ -204,6 +213,7 @@ def test_runs_that_want_more_than_this_machine_has_are_refused_before_anything_i
     assert not desk.runs.exists()
 
 
+@pytest.mark.slow
 def test_what_is_done_is_compared_on_a_smaller_machine_too(desk: Desk) -> None:
     given = ["study.seeds=[1,2]", "study.resources.cpus=4096"]
     manifest = freeze(plan_study(desk.folder / "sine.yaml", given, root=desk.runs))
@@ -217,6 +227,7 @@ def test_what_is_done_is_compared_on_a_smaller_machine_too(desk: Desk) -> None:
     assert done.stdout.startswith("Does dropout help?")
 
 
+@pytest.mark.slow
 def test_a_run_whose_results_are_damaged_is_told_of_and_left_alone(desk: Desk) -> None:
     manifest = freeze(plan_study(desk.folder / "sine.yaml", ["study.seeds=[1]"], root=desk.runs))
     for run in manifest.runs:
@@ -357,6 +368,7 @@ def test_a_study_with_a_metric_that_is_not_there_is_mended_without_training_agai
     assert [len(run.sessions) for run in list_runs(desk.runs)] == [1] * 4
 
 
+@pytest.mark.slow
 def test_a_completed_study_without_its_metric_does_not_end_well(desk: Desk) -> None:
     plan = plan_study(desk.folder / "sine.yaml", [UNKNOWN], root=desk.runs)
     manifest = freeze(plan)

@@ -24,6 +24,7 @@ study:
 """
 
 
+@pytest.mark.slow
 def test_a_search_that_wants_more_than_this_machine_has_is_refused_before_it_is_begun(
     tmp_path: Path,
 ) -> None:

@@ -86,6 +86,7 @@ def test_what_does_not_fit_is_a_block_for_each_metric(root: Path) -> None:
     assert lines[place + 1 : place + 4] == [f"  {run_id}  0.5000 @ 2" for run_id in RUNS]
 
 
+@pytest.mark.slow
 def test_elsewhere_than_on_a_terminal_nothing_is_cut(root: Path) -> None:
     for command in (["ls"], ["compare", *RUNS]):
         done = subprocess.run(

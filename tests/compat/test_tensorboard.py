@@ -70,6 +70,7 @@ def test_without_a_folder_the_name_is_the_time_and_the_comment(root: Path) -> No
         max_size=10,
     )
 )
+@pytest.mark.slow
 def test_every_scalar_comes_back_with_step_and_wall_time(
     root: Path, points: list[tuple[str, int, float, float]]
 ) -> None:

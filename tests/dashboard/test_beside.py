@@ -224,6 +224,7 @@ def test_what_is_known_is_told_at_once_and_once(tmp_path: Path) -> None:
     assert lines == ["dashboard: http://127.0.0.1:1/#t=t"]
 
 
+@pytest.mark.slow
 def test_what_is_not_known_is_told_from_a_thread_and_once(tmp_path: Path) -> None:
     found, lines = Beside(tmp_path), list[str]()
     threads: list[threading.Thread] = []
@@ -264,6 +265,7 @@ def test_one_that_did_not_start_says_where_its_reason_is(
     assert eventually(lambda: lines) == [f"dashboard: it did not start; {tmp_path / LOG} says why"]
 
 
+@pytest.mark.slow
 def test_a_slow_one_is_said_to_be_slow_and_then_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

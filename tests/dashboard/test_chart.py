@@ -175,6 +175,7 @@ _happenings = st.lists(
 @settings(max_examples=30)
 @given(_happenings, st.sampled_from([16, 64, 800]), st.sampled_from(["step", "time", "relative"]),
        st.booleans())  # fmt: skip
+@pytest.mark.slow
 def test_whatever_is_lost_or_comes_twice_a_page_ends_with_the_record(
     tmp_path_factory: pytest.TempPathFactory, happenings: Any, px: int, x: str, log_x: bool
 ) -> None:

@@ -150,6 +150,7 @@ def test_what_a_resume_took_back_is_in_all_and_not_in_current(tmp_path: Path) ->
 
 
 @given(st.text(max_size=20))
+@pytest.mark.slow
 def test_no_text_begins_as_a_formula_does(text: str) -> None:
     assert not guarded(text).startswith(("=", "+", "-", "@", "\t", "\r"))
     assert guarded(text).removeprefix("'") == text.removeprefix("'")

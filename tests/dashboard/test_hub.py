@@ -101,6 +101,7 @@ def test_a_page_that_comes_back_with_its_cursor_is_sent_only_what_is_new(tmp_pat
     session.finish("finished")
 
 
+@pytest.mark.slow
 def test_a_state_is_sent_again_only_when_it_is_another(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.log({"loss": 1.0}, step=1)
@@ -146,6 +147,7 @@ def test_points_are_told_exactly_as_the_record_has_them(tmp_path: Path) -> None:
     assert point["session"] == 1
 
 
+@pytest.mark.slow
 def test_a_paused_page_is_sent_one_frame_when_it_goes_on(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.log({"loss": 1.0}, step=1)
@@ -264,6 +266,7 @@ def test_points_are_told_without_a_socket_too(tmp_path: Path) -> None:
             assert "\n" not in refused.json()["error"]
 
 
+@pytest.mark.slow
 def test_what_a_page_shows_first_is_read_before_it_asks(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     for step in range(8000):
@@ -304,6 +307,7 @@ def test_health_says_nothing_of_any_run_and_needs_no_token(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("key", ["p/" + "x" * 300, "x//etc", "../..", "p/\0", "studies/a", "p"])
+@pytest.mark.slow
 def test_a_key_that_is_none_does_not_stop_what_others_are_told(tmp_path: Path, key: str) -> None:
     session, own = started(tmp_path)
     session.log({"loss": 1.0}, step=1)

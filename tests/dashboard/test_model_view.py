@@ -253,6 +253,7 @@ def test_ties_within_a_block_fold_and_ties_to_elsewhere_only_when_they_are_equal
     assert [child.name for child in root(described(across)).children] == ["0", "1–2"]
 
 
+@pytest.mark.slow
 def test_a_group_that_is_only_inferred_to_follow_says_so() -> None:
     class Adding(nn.Module):
         def __init__(self) -> None:

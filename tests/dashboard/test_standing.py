@@ -65,6 +65,7 @@ def test_a_run_without_numbers_is_told_as_such(tmp_path: Path) -> None:
     session.finish("finished")
 
 
+@pytest.mark.slow
 def test_a_process_that_hangs_is_alive_and_silent_and_a_killed_one_is_crashed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,6 +32,7 @@ def kept(root: Path) -> list[Path]:
     return [*(root / ".cache" / "columns").glob("p/*/*.bin")]
 
 
+@pytest.mark.slow
 def test_columns_are_kept_after_the_answer_and_not_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,6 +98,7 @@ def test_a_store_that_is_closed_keeps_nothing_more(
     assert not kept(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_waits_to_be_kept_is_not_begun_once_the_store_is_closed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -619,6 +619,7 @@ def test_what_cannot_be_asked_is_refused_in_a_line_and_changes_nothing(
 # ---- what it costs -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_studies_are_told_without_torch_and_lists_without_scipy(study: Manifest) -> None:
     code = (
         "import sys; from pathlib import Path\n"

@@ -159,6 +159,7 @@ def test_an_open_token_set_outlives_the_cache(text, tmp_path):
     assert tokens.decode(tokens.train).startswith("def spam")
 
 
+@pytest.mark.slow
 def test_a_loader_killed_while_writing_leaves_nothing_that_is_believed(tmp_path):
     text, cache = tmp_path / "text", tmp_path / "cache"
     text.write_bytes(random.Random(0).randbytes(24_000_000))
@@ -174,6 +175,7 @@ def test_a_loader_killed_while_writing_leaves_nothing_that_is_believed(tmp_path)
     assert np.concatenate([tokens.train, tokens.val]).tobytes() == text.read_bytes()
 
 
+@pytest.mark.slow
 def test_loaders_at_the_same_time_agree(text, tmp_path):
     command = [sys.executable, "-c", LOADER, str(text), str(tmp_path / "cache"), "bpe"]
     loaders = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]

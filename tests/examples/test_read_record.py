@@ -145,6 +145,7 @@ def test_it_agrees_on_what_many_sessions_write(sessions: list[Any], segment_byte
 @example([Log(None, [b'{"_step":true,"loss":1.0}\n{"_step":1.0}\n{"_step":1,"a":1e999}\n'])])
 @example([Log(None, [b'{"_step":1,"a":"\\ud800"}\n{"_step":1,"a":"\\ud83d\\ude00"}\n'])])
 @example([Log(None, [b'{"_step":1,"a":NaN}\n\n  \n{"_step":2}'])])
+@pytest.mark.slow
 def test_it_agrees_on_whatever_lies_there(run: list[Log]) -> None:
     with tempfile.TemporaryDirectory() as root:
         agree(write(Path(root, "p", "r"), run))

@@ -101,6 +101,7 @@ def test_a_mean_is_taken_only_where_every_run_has_a_finite_value(runs: list[list
     assert mean.tolist() == pytest.approx([sum(v[s] for v in runs) / len(runs) for s in expected])
 
 
+@pytest.mark.slow
 def test_runs_are_drawn_each_and_their_mean_is_named_with_its_count() -> None:
     curves: dict[str, list[Curve]] = {
         "standard": [([0, 10], [3.0, 2.0]), ([0, 10], [3.2, 2.2])],

@@ -183,6 +183,7 @@ def test_log_ticks_are_few_and_inside(low, factor):
 
 @given(st.lists(ANY_FLOAT, max_size=4), st.lists(ANY_FLOAT, max_size=3))
 @settings(max_examples=8, deadline=None)
+@pytest.mark.slow
 def test_any_few_values_can_be_drawn(loss, val):
     data = CurveData(
         "x",

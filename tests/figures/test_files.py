@@ -43,6 +43,7 @@ def test_writes_the_numbers_and_each_theme_in_each_format(tmp_path):
     xml.etree.ElementTree.fromstring(files[1].read_bytes())
 
 
+@pytest.mark.slow
 def test_equal_data_give_equal_bytes_in_another_process_and_folder(tmp_path):
     (_, here) = draw_training_curves(data(), tmp_path / "a", step=20, settings=SVG_ONLY)
     code = (
@@ -81,6 +82,7 @@ def test_the_json_holds_exactly_what_was_drawn(tmp_path):
     assert (content["references"], content["resumed_at"]) == ({"bigram": 2.45}, [7])
 
 
+@pytest.mark.slow
 def test_a_second_drawing_of_a_step_replaces_the_first(tmp_path):
     for name in ("first", "second"):
         files = draw_training_curves(data(name=name), tmp_path, step=20, settings=SVG_ONLY)
@@ -127,6 +129,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_writer_killed_at_any_moment_leaves_a_whole_file(tmp_path):
     path = tmp_path / "figure.svg"
     for delay in (0.001, 0.005, 0.011, 0.017):

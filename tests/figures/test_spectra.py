@@ -71,6 +71,7 @@ def test_the_last_measurement_is_drawn_exactly_as_recorded():
     assert panels["wave_ratio"] == {"steps": [100, 200, 300], "values": [0.55, 0.6, 0.65]}
 
 
+@pytest.mark.slow
 def test_every_panel_is_named_with_units_and_references():
     shown = texts(spectra(data(), theme="light"))
     for text in (
@@ -122,6 +123,7 @@ def test_what_was_not_recorded_is_not_drawn(absent, panel):
     assert here.keys() == whole.keys() - {panel}
 
 
+@pytest.mark.slow
 def test_a_figure_has_a_panel_for_each_thing_recorded_and_no_other():
     assert len(spectra(data(), theme="light").axes) == 8  # seven, and the bar of colours
     only = data(packets=None, interference=None, temperature=None)
@@ -157,6 +159,7 @@ def test_measurements_of_another_shape_are_not_mixed_in():
     assert found.series["wave_ratio"][0].tolist() == [100, 200, 300]
 
 
+@pytest.mark.slow
 def test_a_long_run_is_thinned_and_keeps_a_spike():
     rows = [row(step, wave_ratio=0.9 if step == 777 else 0.5) for step in range(1, 3000)]
     found = spectra_data("a", rows)
@@ -185,6 +188,7 @@ def test_a_model_without_waves_gets_one_panel_of_its_first_and_last_spectrum():
     assert drawn_evolution(found) == {}
 
 
+@pytest.mark.slow
 def test_files_are_named_by_step_and_the_json_holds_what_was_drawn(tmp_path):
     files = draw_spectra(data(3), tmp_path, step=305, settings=SVG_ONLY)
     assert [file.name for file in files] == [
@@ -200,6 +204,7 @@ def test_files_are_named_by_step_and_the_json_holds_what_was_drawn(tmp_path):
     assert evolved["panels"].keys() == drawn_evolution(data(3)).keys()
 
 
+@pytest.mark.slow
 def test_equal_data_give_equal_bytes(tmp_path):
     small = data(temperature=None, harmonic_amplitude=None)
     first = draw_spectra(small, tmp_path / "a", step=300, settings=SVG_ONLY)
@@ -207,6 +212,7 @@ def test_equal_data_give_equal_bytes(tmp_path):
     assert [file.read_bytes() for file in first] == [file.read_bytes() for file in second]
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_counted_and_written_as_words(tmp_path):
     bad = data(2, wave_ratio=math.nan, temperature=[math.inf, 5.0], packets=None, interference=None)
     assert "not finite and left out: 3 numbers" in texts(spectra(bad, theme="light"))
@@ -245,6 +251,7 @@ def test_any_numbers_can_be_drawn(count, width, numbers, theme):
     evolution(found, theme=theme)
 
 
+@pytest.mark.slow
 def test_nothing_overlaps_in_the_figures_of_a_full_measurement():
     """Titles, labels and legends lie apart, and all lie on the page."""
     for figure in (spectra(data(), theme="light"), evolution(data(), theme="light")):

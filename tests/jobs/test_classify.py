@@ -362,6 +362,7 @@ VARYING = st.one_of(NUMBER, PATH, ID)
 
 
 @given(st.data())
+@pytest.mark.slow
 def test_texts_that_differ_in_numbers_paths_and_ids_have_one_signature(data: st.DataObject) -> None:
     parts = data.draw(st.lists(st.one_of(WORDS, st.none()), max_size=12))
     one, other = (

@@ -129,6 +129,7 @@ ASKED = st.lists(
 
 
 @given(asked=ASKED, cuts=st.lists(st.integers(0, 2000), max_size=4))
+@pytest.mark.slow
 def test_it_does_not_matter_in_which_pieces_lines_arrive(
     tmp_path_factory: pytest.TempPathFactory, asked: list[Any], cuts: list[int]
 ) -> None:
@@ -146,6 +147,7 @@ def test_it_does_not_matter_in_which_pieces_lines_arrive(
 
 
 @given(asked=ASKED, data=st.data())
+@pytest.mark.slow
 def test_damage_between_lines_changes_no_other_line(
     tmp_path_factory: pytest.TempPathFactory, asked: list[Any], data: st.DataObject
 ) -> None:

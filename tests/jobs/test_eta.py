@@ -178,6 +178,7 @@ STUDIES = st.builds(
 
 
 @given(STUDIES, st.integers(1, 8), st.integers(1, 30))
+@pytest.mark.slow
 def test_more_slots_are_never_later(runs: list[Pace], slots: int, more: int) -> None:
     few, many = known(runs, slots), known(runs, slots + more)
     assert many.low <= few.low
@@ -186,6 +187,7 @@ def test_more_slots_are_never_later(runs: list[Pace], slots: int, more: int) -> 
 
 
 @given(STUDIES, st.integers(1, 8), st.sampled_from("ab"))
+@pytest.mark.slow
 def test_one_more_run_is_never_earlier(runs: list[Pace], slots: int, variant: str) -> None:
     before, after = known(runs, slots), known([*runs, *opened(variant)], slots)
     assert before.low <= after.low
@@ -194,6 +196,7 @@ def test_one_more_run_is_never_earlier(runs: list[Pace], slots: int, variant: st
 
 
 @given(STUDIES, st.integers(1, 8), st.data())
+@pytest.mark.slow
 def test_slower_runs_are_never_earlier(runs: list[Pace], slots: int, data: st.DataObject) -> None:
     number = data.draw(st.integers(0, len(runs) - 1))
     slower = replace(runs[number], steps=runs[number].steps * 2)
@@ -209,6 +212,7 @@ def test_slower_runs_are_never_earlier(runs: list[Pace], slots: int, data: st.Da
 
 
 @given(STUDIES, st.integers(1, 8))
+@pytest.mark.slow
 def test_the_interval_holds_the_median_and_none_of_it_has_passed(
     runs: list[Pace], slots: int
 ) -> None:
@@ -218,6 +222,7 @@ def test_the_interval_holds_the_median_and_none_of_it_has_passed(
 
 @pytest.mark.parametrize("slots", [2, 64, 5000])
 @pytest.mark.parametrize("variants", [1, 3000])
+@pytest.mark.slow
 def test_a_hundred_thousand_runs_take_less_than_a_fifth_of_a_second(
     slots: int, variants: int
 ) -> None:

@@ -111,6 +111,7 @@ def test_the_job_leads_a_session_and_has_the_usual_signals(folder: Path) -> None
     assert ignored & 0x7FFFFFFF == 0  # Python ignores SIGPIPE itself; above are glibc's own
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_all_processes_also_of_killed_daemons(folder: Path) -> None:
     code = "x = bytearray(64 << 20)\nimport time\nwhile time.process_time() < 0.3: pass"
     (folder / "burn.py").write_text(code)
@@ -161,6 +162,7 @@ def test_a_job_that_is_cancelled_before_it_begins_does_not_begin(folder: Path) -
     assert guarded.log.read_text() == ""
 
 
+@pytest.mark.slow
 def test_a_signal_that_comes_with_the_start_is_not_lost(folder: Path) -> None:
     """It must not meet the job while that still has the guard's handlers."""
     for _ in range(20):
@@ -169,6 +171,7 @@ def test_a_signal_that_comes_with_the_start_is_not_lost(folder: Path) -> None:
         assert time.monotonic() - began < 20
 
 
+@pytest.mark.slow
 def test_a_job_beyond_its_time_is_asked_then_killed(folder: Path) -> None:
     script = "trap 'echo asked' TERM; while :; do sleep 0.02; done"
     guarded = shell(folder, script, grace_s=0.3, limit_s="0.3")
@@ -186,6 +189,7 @@ def test_a_guard_that_is_told_to_end_ends_its_job(folder: Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_when_the_channel_closes_the_group_is_asked_and_then_all_are_killed(folder: Path) -> None:
     asks = "trap 'echo asked; exit 0' TERM; echo ready; while :; do sleep 0.02; done"
     script = f"{FAMILY}{ALL_THERE} ({asks}) & trap 'echo main' TERM; cat; while :; do wait; done"

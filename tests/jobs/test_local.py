@@ -112,6 +112,7 @@ def test_when_one_job_cannot_be_started_none_is_left_of_those_before_it(
 # ---- waiting, and what is told -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_end_wakes_whoever_waits_and_a_wait_has_its_limit(
     backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -300,6 +301,7 @@ os._exit(0)
 
 @LINUX
 @pytest.mark.parametrize("known", ["by its process", "by its pid"])
+@pytest.mark.slow
 def test_what_a_job_leaves_is_waited_for_though_its_guard_is_not_quite_gone(
     known: str, tmp_path: Path
 ) -> None:
@@ -366,6 +368,7 @@ while True:
 
 @LINUX
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_of_a_worker_that_dies_no_job_is_left(tmp_path: Path, number: signal.Signals) -> None:
     asked = "trap 'echo asked' TERM; echo ready; while :; do sleep 0.02; done"
     worker = subprocess.Popen(

@@ -101,6 +101,7 @@ def claims_all(root: Path, name: str, pipe: Connection) -> None:
     pipe.recv()  # or what it has claimed would be taken over, as a dead process's
 
 
+@pytest.mark.slow
 def test_of_many_workers_exactly_one_gets_each_run(tmp_path: Path) -> None:
     plan(tmp_path, *(Run(f"r{number:02d}") for number in range(30)))
     fork = multiprocessing.get_context("fork")
@@ -237,6 +238,7 @@ def test_a_failed_run_is_settled_until_its_attempts_are_forgiven(tmp_path: Path)
     assert standing(queue_of(tmp_path), "a").state == "failed"
 
 
+@pytest.mark.slow
 def test_a_run_waits_for_its_date(tmp_path: Path) -> None:
     soon = time.time() + 0.4
     plan(tmp_path, Run("a", not_before=soon), Run("b", not_before=soon + 1000))

@@ -213,6 +213,7 @@ def test_a_job_may_start_processes_of_its_own(backend: LocalBackend, modules: Pa
     assert run(backend, python(modules, code)) == (0, "[2, 4]\n[2, 4]")
 
 
+@pytest.mark.slow
 def test_limits_cancels_and_costs_are_as_for_other_jobs(
     backend: LocalBackend, modules: Path
 ) -> None:
@@ -371,6 +372,7 @@ def test_a_job_that_waits_for_a_zygote_which_is_killed_is_told_to_have_been_kill
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.slow
 def test_of_a_worker_that_dies_nothing_is_left(
     modules: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -414,6 +416,7 @@ def test_torch_and_the_training_can_be_preloaded(modules: Path) -> None:
     assert found == (0, cold.stdout.strip().replace("False", "True"))
 
 
+@pytest.mark.slow
 def test_a_zygote_that_still_imports_is_not_waited_for(modules: Path) -> None:
     (modules / "slow.py").write_text("import time; time.sleep(600)")
     with LocalBackend(Warm(("slow",)), grace_s=0.2) as backend:

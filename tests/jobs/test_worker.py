@@ -63,6 +63,7 @@ def steps(root: Path, name: str = "a") -> list[int]:
 # ---- ends ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_go_in_order_and_never_more_at_once_than_slots(tmp_path: Path) -> None:
     plan(tmp_path, *(Run(name, "works:5:0.02") for name in "abcd"))
     changes = worked(tmp_path, Shift(slots=2))
@@ -85,6 +86,7 @@ def test_runs_go_in_order_and_never_more_at_once_than_slots(tmp_path: Path) -> N
         ("exits:77", ["started", "again", "restarted", "failed"], ["unknown"] * 2),
     ],
 )
+@pytest.mark.slow
 def test_what_would_fail_again_is_not_tried_again(
     tmp_path: Path, endings: str, found: list[str], judged: list[str]
 ) -> None:
@@ -93,6 +95,7 @@ def test_what_would_fail_again_is_not_tried_again(
     assert outcomes(tmp_path, "a") == judged
 
 
+@pytest.mark.slow
 def test_a_failed_run_tells_why_and_stops_no_other(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "fails:the data ended at step 3"), Run("b"))
     changes = worked(tmp_path, Shift(slots=2))
@@ -101,6 +104,7 @@ def test_a_failed_run_tells_why_and_stops_no_other(tmp_path: Path) -> None:
     assert_whole(tmp_path, "b")
 
 
+@pytest.mark.slow
 def test_an_end_without_results_is_not_repeated_for_ever(tmp_path: Path) -> None:
     """A command that says that all went well, and has done nothing."""
     plan(tmp_path, Run("a", "exits:0"))
@@ -109,6 +113,7 @@ def test_an_end_without_results_is_not_repeated_for_ever(tmp_path: Path) -> None
     assert "it ended without results" in changes[-1].detail
 
 
+@pytest.mark.slow
 def test_memory_that_was_short_is_asked_for_again_and_told(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "errs:OutOfMemoryError,errs:MemoryError,finishes"))
     changes = worked(tmp_path)
@@ -130,6 +135,7 @@ def test_a_killed_run_goes_on_as_long_as_it_gets_further(tmp_path: Path) -> None
     assert_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_run_that_gets_nowhere_is_given_up_after_two_restarts(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "killed-stuck"))
     changes = worked(tmp_path)
@@ -157,6 +163,7 @@ def test_an_attempt_tells_what_was_seen_of_it(tmp_path: Path) -> None:
         assert one.peak_mb > 1
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_without_a_word_is_told_with_its_code(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "exits:9"))
     detail = worked(tmp_path)[-1].detail
@@ -194,6 +201,7 @@ def test_while_a_gpu_is_full_no_run_that_wants_as_much_of_it_is_looked_at(tmp_pa
 # ---- the breaker ---------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_when_three_are_refused_alike_the_others_are_held(tmp_path: Path) -> None:
     names = [f"{arm}{seed}" for seed in (1, 2) for arm in "abc"]
     plan(tmp_path, *(Run(name, f"refused:no {name} in x", kin=name[0]) for name in names))
@@ -207,6 +215,7 @@ def test_when_three_are_refused_alike_the_others_are_held(tmp_path: Path) -> Non
     assert [c.name for c in worked(tmp_path) if c.kind == "started"] == names[3:]
 
 
+@pytest.mark.slow
 def test_a_programmers_mistake_in_the_first_step_holds_the_others_too(tmp_path: Path) -> None:
     """The session is open by then, and the first forward has failed."""
     names = [f"{arm}{seed}" for seed in (1, 2) for arm in "abc"]
@@ -218,6 +227,7 @@ def test_a_programmers_mistake_in_the_first_step_holds_the_others_too(tmp_path: 
     assert {queue_of(tmp_path).control.word(name).by_breaker for name in names[3:]} == {True}
 
 
+@pytest.mark.slow
 def test_one_that_comes_later_is_tried_again_and_holds_nobody(tmp_path: Path) -> None:
     names = [f"{arm}1" for arm in "abc"]
     plan(tmp_path, *(Run(name, "errs:TypeError,finishes", kin=name[0]) for name in names))
@@ -225,6 +235,7 @@ def test_one_that_comes_later_is_tried_again_and_holds_nobody(tmp_path: Path) ->
     assert [outcomes(tmp_path, name) for name in names] == [["unknown", "finished"]] * 3
 
 
+@pytest.mark.slow
 def test_runs_refused_for_different_reasons_are_all_started(tmp_path: Path) -> None:
     reasons = ("no corpus", "lr is too large", "a wrong seed", "the model is too wide")
     plan(tmp_path, *(Run(why[0], f"refused:{why}", kin=why[0]) for why in reasons))
@@ -232,6 +243,7 @@ def test_runs_refused_for_different_reasons_are_all_started(tmp_path: Path) -> N
     assert [change.kind for change in changes] == ["started", "refused"] * 4
 
 
+@pytest.mark.slow
 def test_one_refused_arm_stops_no_other(tmp_path: Path) -> None:
     bad = [Run(f"bad{seed}", "refused", kin="bad") for seed in (1, 2, 3, 4)]
     plan(tmp_path, *bad[:3], Run("good", kin="good"), bad[3])
@@ -256,6 +268,7 @@ def once(condition: Callable[[], object], do: Callable[[], object]) -> Between:
     return between
 
 
+@pytest.mark.slow
 def test_a_cancelled_run_is_ended_and_settled(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "waits"), Run("b"))
     cancels = once(
@@ -279,6 +292,7 @@ def test_what_is_cancelled_before_it_begins_does_not_begin(tmp_path: Path) -> No
     assert kinds(worked(tmp_path)) == ["started", "finished"]
 
 
+@pytest.mark.slow
 def test_a_hold_does_not_end_what_runs(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "works:20:0.02"), Run("b"))
     holds = once(
@@ -289,6 +303,7 @@ def test_a_hold_does_not_end_what_runs(tmp_path: Path) -> None:
     assert not run_dir(tmp_path, "b").exists()
 
 
+@pytest.mark.slow
 def test_a_boosted_run_is_next(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "works:20:0.02"), Run("b"), Run("c"))
     boosts = once(
@@ -351,6 +366,7 @@ def test_whoever_does_not_wait_leaves_what_others_train(tmp_path: Path) -> None:
     assert "finished" not in kinds(changes)
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_else_left_unfinished_is_taken_over(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"))
     ours = by_hand(tmp_path, "a")
@@ -471,6 +487,7 @@ def test_what_a_wrong_clock_has_judged_goes_on_under_a_right_one(
     assert kinds(worked(tmp_path, limit_s=20)) == ["restarted", "finished"]
 
 
+@pytest.mark.slow
 def test_results_of_an_older_session_are_not_taken_for_those_of_ours(tmp_path: Path) -> None:
     """It finished in the moment in which we took its run over."""
     plan(tmp_path, Run("a", "late:0.5:finishes"))
@@ -585,6 +602,7 @@ def stops(root: Path, *names: str, times: int = 1) -> Between:
     return between
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_ends_every_run_with_its_checkpoint(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "waits,finishes"), Run("b", "waits,finishes"), Run("c"))
     changes = worked(tmp_path, Shift(slots=2), between=stops(tmp_path, "a", "b"))
@@ -601,6 +619,7 @@ def test_a_request_to_stop_ends_every_run_with_its_checkpoint(tmp_path: Path) ->
     assert_whole(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_second_request_kills(tmp_path: Path) -> None:
     plan(tmp_path, *(Run(name, "deaf,finishes") for name in "ab"))
     began = time.monotonic()
@@ -730,6 +749,7 @@ def test_a_disk_that_is_full_while_runs_train_loses_none(tmp_path: Path) -> None
             assert results["step"] == 30
 
 
+@pytest.mark.slow
 def test_a_worker_shows_itself_while_it_works(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "works:10:0.05"))
     seen: list[dict[str, object]] = []
@@ -743,6 +763,7 @@ def test_a_worker_shows_itself_while_it_works(tmp_path: Path) -> None:
     assert list((study(tmp_path) / "workers").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_worker_shows_what_it_has_just_begun(tmp_path: Path) -> None:
     presence = Presence(tmp_path, "me", 2)
     presence.show([])

@@ -62,6 +62,7 @@ def test_a_measurement_is_the_models_trace_of_the_first_sequence() -> None:
         torch.testing.assert_close(found[f"memory/{name}"], values_LT)
 
 
+@pytest.mark.slow
 def test_many_layers_are_cut_to_what_a_line_holds() -> None:
     model = made(layers=6)
     found = Memories(MemoriesSettings(tokens=256))(view(model, 256))

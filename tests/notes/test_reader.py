@@ -105,6 +105,7 @@ def test_any_lines_of_notes_in_any_order_never_raise(lines: list[str]) -> None:
 
 
 @given(st.integers(0, len(RIDGE)), st.integers(0, 40), st.text(max_size=12))
+@pytest.mark.slow
 def test_a_damaged_file_never_raises_and_is_drawn_as_far_as_it_goes(
     at: int, gone: int, put: str
 ) -> None:

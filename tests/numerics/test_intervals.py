@@ -127,6 +127,7 @@ def test_a_detectable_difference_is_found_as_often_as_it_says() -> None:
     assert found / 2000 == pytest.approx(0.8, abs=0.036)
 
 
+@pytest.mark.slow
 def test_corrections_are_holms_and_bonferronis() -> None:
     p = [0.01, 0.04, 0.03]
     assert adjusted(p, method="none") == p

@@ -56,6 +56,7 @@ def at_once(processes: int, task: Callable[[], bool]) -> list[bool]:
     return found
 
 
+@pytest.mark.slow
 def test_of_many_that_claim_at_once_exactly_one_gets_each_session(run_dir: Path) -> None:
     for number in (1, 2, 3, 4):
 
@@ -72,6 +73,7 @@ def test_of_many_that_claim_at_once_exactly_one_gets_each_session(run_dir: Path)
         assert lease["worker"]
 
 
+@pytest.mark.slow
 def test_of_many_that_were_told_one_claim_exactly_one_adopts_it(run_dir: Path) -> None:
     """A scheduler that starts a job twice starts two processes with one token."""
     for number in (1, 2, 3, 4):

@@ -66,6 +66,7 @@ def shown(table: Growing) -> str:
 
 @settings(deadline=None, max_examples=50)
 @given(RUNS, st.data())
+@pytest.mark.slow
 def test_a_table_that_grows_is_the_table_of_the_whole_file(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], data: st.DataObject
 ) -> None:

@@ -237,6 +237,7 @@ DAMAGES = st.one_of(
 
 @settings(deadline=None, max_examples=60)
 @given(damage=DAMAGES, suffix=st.sampled_from(["json", "bin"]))
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_anew_without_a_word(
     tmp_path_factory: pytest.TempPathFactory, damage: tuple[str, int, int], suffix: str
 ) -> None:
@@ -281,6 +282,7 @@ def test_pairs_of_different_states_are_never_mixed(run_dir: Path) -> None:
     assert told(run_dir) == before
 
 
+@pytest.mark.slow
 def test_many_readers_at_once_read_the_same(run_dir: Path) -> None:
     code = (
         "import sys; from cupel.record.reader import RunRecord; "
@@ -297,6 +299,7 @@ def test_many_readers_at_once_read_the_same(run_dir: Path) -> None:
     assert len(cached(run_dir)) == 4  # and no temporaries
 
 
+@pytest.mark.slow
 def test_a_kill_while_compacting_leaves_nothing_wrong(tmp_path: Path) -> None:
     segments = [lines(3000, first=n * 3000, seed=n) for n in range(8)]
     run_dir = write(tmp_path / "root" / "p" / "run", [Log(0, segments)])

@@ -70,6 +70,7 @@ def _create(path: Path, number: int, barrier: object, won: object) -> None:
 
 
 @pytest.mark.parametrize("hard_links", [True, False])
+@pytest.mark.slow
 def test_exclusive_creation_has_exactly_one_winner(
     tmp_path: Path, hard_links: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

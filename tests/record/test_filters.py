@@ -179,6 +179,7 @@ SOUP = st.lists(
 
 @settings(deadline=None, max_examples=500)
 @given(st.text() | SOUP.map(" ".join) | SOUP.map("".join))
+@pytest.mark.slow
 def test_garbage_is_a_filter_or_is_refused_in_one_line(text: str) -> None:
     try:
         found = parse(text)
@@ -225,6 +226,7 @@ VALUES = st.none() | st.integers(-3, 3) | st.floats() | st.booleans() | TEXTS | 
 
 @settings(deadline=None, max_examples=300)
 @given(PARTS, st.fixed_dictionaries(dict.fromkeys(("a", "b.c", "val/loss", "tags"), VALUES)))
+@pytest.mark.slow
 def test_a_filter_written_out_and_parsed_is_the_same(part: Part, run: dict[str, Any]) -> None:
     text = str(Filter(part))
     assert parse(text) == Filter(part)

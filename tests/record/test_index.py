@@ -185,6 +185,7 @@ def test_a_first_table_opens_no_file_of_an_ended_run_twice(tmp_path: Path) -> No
     assert done.stdout == "3 1\n"
 
 
+@pytest.mark.slow
 def test_runs_that_are_read_at_once_make_the_table_of_one_after_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

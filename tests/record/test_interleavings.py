@@ -275,6 +275,7 @@ def run(
     machine().runTest()
 
 
+@pytest.mark.slow
 def test_any_interleaving_of_writing_killing_and_reading_agrees_with_a_model(
     writer: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

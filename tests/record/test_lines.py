@@ -27,6 +27,7 @@ def piece(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> in
 @settings(deadline=None, max_examples=60)
 @given(RUNS)
 @pytest.mark.parametrize("size", [7, 64 * 1024])
+@pytest.mark.slow
 def test_lines_are_those_that_are_read_one_by_one(
     tmp_path_factory: pytest.TempPathFactory, size: int, run: list[Log]
 ) -> None:
@@ -44,6 +45,7 @@ def test_lines_are_those_that_are_read_one_by_one(
 
 @settings(deadline=None, max_examples=60)
 @given(RUNS, st.data())
+@pytest.mark.slow
 def test_a_file_that_grows_by_any_pieces_gives_each_line_once(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], data: st.DataObject
 ) -> None:

@@ -320,6 +320,7 @@ def test_activation_checkpointing_of_a_gpt_gives_the_same_calls() -> None:
     assert of() == of(activation_checkpointing=True)
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_left_alone() -> None:
     model = nn.Sequential(nn.Linear(2, 2))
     compiled = torch.compile(model, backend="eager")

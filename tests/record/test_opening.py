@@ -302,6 +302,7 @@ names = st.sampled_from(
 
 @settings(deadline=None, max_examples=25)
 @given(names, names, names)
+@pytest.mark.slow
 def test_whatever_a_run_its_group_and_its_metrics_are_called_nothing_leaves_the_root(
     tmp_path_factory: pytest.TempPathFactory, name: str, key: str, tag: str
 ) -> None:

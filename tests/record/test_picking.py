@@ -88,6 +88,7 @@ def shown(values: list[Any]) -> list[str]:
 @example(b'{"_step":1,"a":' + b"9" * 5000 + b',"loss":2.0}\n', {"loss"}, True)
 @example(b'{"_step":1,"loss":1.0,"loss":"NaN"}\n', {"loss"}, True)
 @example(b'{"_step":1} {"_step":2}\n{"_step":3,\n"a":{}\n}\n', {"a"}, True)
+@pytest.mark.slow
 def test_what_is_picked_is_what_the_lines_say(content: bytes, keys: set[str], skips: bool) -> None:
     picker = Picker(keys - {"_t"})
     if skips:
@@ -120,6 +121,7 @@ def test_plain_lines_are_picked_and_not_only_given_back() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(RUNS, st.lists(_lines(), max_size=2), st.sets(st.sampled_from([*KEYS, *NAMES, *ODD_NAMES])))
+@pytest.mark.slow
 def test_a_table_of_some_keys_is_the_table_of_all_as_far_as_it_goes(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], more: list[bytes], keys: set[str]
 ) -> None:

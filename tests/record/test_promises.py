@@ -104,6 +104,7 @@ run.finish()
 """
 
 
+@pytest.mark.slow
 def test_lines_that_the_disk_refuses_are_counted_told_once_and_shown(tmp_path: Path) -> None:
     """Mutations, one at a time: `LineWriter.append` raises; `_lose` does not count; `Session.log`
     does not tell; `Session.problem` tells every time.
@@ -144,6 +145,7 @@ def test_lines_that_the_disk_refuses_are_counted_told_once_and_shown(tmp_path: P
     assert f"{fields['lost']} lines did not reach the disk" in shown.stdout
 
 
+@pytest.mark.slow
 def test_the_page_lists_every_test_that_tells_of_a_mutation() -> None:
     page = (TESTS.parent / "ARCHITECTURE.md").read_text(encoding="utf-8")
     section = page[page.index("### How each is proven") : page.index("## Extension points")]

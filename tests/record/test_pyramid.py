@@ -42,6 +42,7 @@ def check(values: Sequence[float], ranges: Sequence[tuple[int, int]]) -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(NUMBERS, max_size=60), st.data())
+@pytest.mark.slow
 def test_any_range_is_exact(values: list[float], data: st.DataObject) -> None:
     places = st.integers(0, len(values))
     ranges = data.draw(st.lists(st.tuples(places, places).map(lambda r: (min(r), max(r)))))

@@ -99,6 +99,7 @@ def test_a_torn_tail_costs_its_own_line_only(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.binary(min_size=1).filter(lambda b: b"\n" not in b), max_size=4), st.data())
+@pytest.mark.slow
 def test_damaged_lines_are_skipped_and_counted(
     tmp_path_factory: pytest.TempPathFactory, garbage: list[bytes], data: st.DataObject
 ) -> None:
@@ -308,6 +309,7 @@ def test_media_follow_the_sessions_that_count_and_artifacts_stay(tmp_path: Path)
     st.integers(1, 8),
     st.integers(1, 12),
 )
+@pytest.mark.slow
 def test_the_end_of_the_console_is_the_end_of_all_that_was_printed(
     tmp_path_factory: pytest.TempPathFactory,
     printed: list[list[str]],

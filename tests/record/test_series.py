@@ -60,6 +60,7 @@ def all_same(found: list[Any], expected: list[Any]) -> bool:
 
 @EVERY
 @given(RUNS, st.lists(st.sampled_from(ASKED), min_size=1, unique=True))
+@pytest.mark.slow
 def test_the_history_from_columns_is_that_of_the_lines(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], keys: list[str]
 ) -> None:
@@ -87,6 +88,7 @@ def test_the_history_from_columns_is_that_of_the_lines(
     RANGES,
     st.none() | st.integers(1, 12),
 )
+@pytest.mark.slow
 def test_a_view_of_columns_is_that_of_the_lines(
     tmp_path_factory: pytest.TempPathFactory,
     run: list[Log],
@@ -104,6 +106,7 @@ def test_a_view_of_columns_is_that_of_the_lines(
 
 @EVERY
 @given(RUNS, st.sampled_from(KEYS), st.sampled_from(AXES), RANGES)
+@pytest.mark.slow
 def test_a_series_is_the_points_in_the_order_of_its_axis(
     tmp_path_factory: pytest.TempPathFactory,
     run: list[Log],
@@ -157,6 +160,7 @@ def check_buckets(found: Any, points: list[tuple[float, float]]) -> None:
 
 @EVERY
 @given(RUNS, st.sampled_from(KEYS), st.sampled_from(AXES), RANGES, st.integers(1, 7))
+@pytest.mark.slow
 def test_buckets_are_what_their_points_come_to(
     tmp_path_factory: pytest.TempPathFactory,
     run: list[Log],
@@ -175,6 +179,7 @@ def test_buckets_are_what_their_points_come_to(
 
 
 @pytest.mark.parametrize("some", range(8))
+@pytest.mark.slow
 def test_runs_as_they_mostly_are_are_read_right(tmp_path: Path, some: int) -> None:
     for seed in range(some * 12, some * 12 + 12):
         run, chance = regular(seed), random.Random(seed)
@@ -233,6 +238,7 @@ def test_a_stretch_of_nothing_but_nan_keeps_its_last_point() -> None:
 
 @EVERY
 @given(RUNS, st.integers(1, 3))
+@pytest.mark.slow
 def test_of_one_session_all_is_read_and_of_the_others_nothing(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], number: int
 ) -> None:
@@ -254,6 +260,7 @@ def test_of_one_session_all_is_read_and_of_the_others_nothing(
 
 @EVERY
 @given(RUNS, st.sampled_from(KEYS), st.sampled_from(AXES), st.integers(1, 12))
+@pytest.mark.slow
 def test_a_thinned_series_keeps_both_ends_and_the_extremes(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], key: str, x: str, points: int
 ) -> None:

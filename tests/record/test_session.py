@@ -159,6 +159,7 @@ def _resume(run_dir: Path, ready: Any, done: Any, told: Any) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 @pytest.mark.parametrize("repetition", range(3))
+@pytest.mark.slow
 def test_of_processes_that_resume_at_once_exactly_one_wins(tmp_path: Path, repetition: int) -> None:
     session = start(tmp_path)
     session.finish("interrupted")
@@ -550,6 +551,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.slow
 def test_a_kill_keeps_the_newest_state_of_a_bar(tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", PRINTS_A_BAR, tmp_path], stderr=-3)
     wait_for((tmp_path / "ready").exists)
@@ -646,6 +648,7 @@ def test_a_failure_to_look_around_is_told_and_stops_nothing(
     assert RunRecord(session.run_dir).status == "finished"
 
 
+@pytest.mark.slow
 def test_changes_of_a_resumed_session_wait_for_what_it_runs_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

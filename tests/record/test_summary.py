@@ -50,6 +50,7 @@ def agree(found: Any, expected: Any, rule: str) -> bool:
     st.fixed_dictionaries({}, optional=dict.fromkeys(TOLD, RULES)),
 )
 @pytest.mark.parametrize("large", [True, False], ids=["columns", "lines"])
+@pytest.mark.slow
 def test_a_summary_is_what_the_history_comes_to(
     tmp_path_factory: pytest.TempPathFactory, large: bool, run: list[Log], rules: dict[str, str]
 ) -> None:
@@ -125,6 +126,7 @@ NAMES = st.sampled_from(["loss", "val/loss", "epoch", "count", "flag"])
     st.lists(st.tuples(st.integers(-1, 3), st.dictionaries(NAMES, NUMBERS, max_size=4))),
     st.fixed_dictionaries({}, optional=dict.fromkeys(TOLD, RULES)),
 )
+@pytest.mark.slow
 def test_what_a_session_says_at_its_end_is_what_its_lines_come_to(
     tmp_path_factory: pytest.TempPathFactory,
     logged: list[tuple[int, dict[str, Any]]],

@@ -42,6 +42,7 @@ def no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)  # importing it raises ImportError
 
 
+@pytest.mark.slow
 def test_machine_and_process_are_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     no_gpus(monkeypatch)
     taken = Taken()

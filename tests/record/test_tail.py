@@ -49,6 +49,7 @@ for step in range(first, 10**9):
 """
 
 
+@pytest.mark.slow
 def test_a_follower_of_killed_writers_sees_every_line_once(tmp_path: Path) -> None:
     run_dir = tmp_path / "p" / "run"
     tail, told = Tail(run_dir), []
@@ -85,6 +86,7 @@ def test_a_follower_of_killed_writers_sees_every_line_once(tmp_path: Path) -> No
 
 @settings(deadline=None, max_examples=50)
 @given(RUNS, st.data())
+@pytest.mark.slow
 def test_any_growth_in_any_pieces_is_told_once(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], data: st.DataObject
 ) -> None:
@@ -119,6 +121,7 @@ def test_any_growth_in_any_pieces_is_told_once(
 
 @settings(deadline=None, max_examples=60)
 @given(RUNS, st.integers(0, 12), st.integers(0, 40), st.sampled_from([5, 64 * 1024]))
+@pytest.mark.slow
 def test_the_end_of_a_run_is_what_polling_all_of_it_ends_with(
     tmp_path_factory: pytest.TempPathFactory, run: list[Log], last: int, late: int, block: int
 ) -> None:
@@ -242,6 +245,7 @@ PLAIN = st.recursive(
         {"kind": st.just("metrics"), "files": st.dictionaries(st.text(), st.tuples(PLAIN, PLAIN))}
     )
 )
+@pytest.mark.slow
 def test_garbage_for_a_cursor_is_refused_or_harmless(
     tmp_path_factory: pytest.TempPathFactory, cursor: Any
 ) -> None:

@@ -104,6 +104,7 @@ trash.remove(root, root / "p" / run) if what == "remove" else trash.restore(root
 
 
 @pytest.mark.parametrize("what", ["remove", "restore"])
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_run_whole_at_one_of_its_places(
     tmp_path: Path, what: str
 ) -> None:

@@ -111,6 +111,7 @@ GUARDED = ("model.safetensors", "2-*.png", "one", "two", layout.DIRTY_PATCH, "ma
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_a_changed_byte_of_anything_with_a_hash_is_found(
     whole: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
@@ -262,6 +263,7 @@ def of_lines(content: bytes) -> st.SearchStrategy[bytes]:
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_change_of_the_lines_of_a_session_that_ended_is_found(
     whole: Path, tmp_path: Path, data: st.DataObject
 ) -> None:
@@ -410,6 +412,7 @@ def test_a_running_run_is_sound(tmp_path: Path) -> None:
     deadline=None, max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(data=st.data())
+@pytest.mark.slow
 def test_no_garbage_in_any_file_is_more_than_told(
     whole: Path, tmp_path: Path, data: st.DataObject
 ) -> None:

@@ -106,6 +106,7 @@ def test_threads_never_mix_their_lines(tmp_path: Path, segment_bytes: int) -> No
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=30), st.integers(1, 100), st.booleans())
+@pytest.mark.slow
 def test_a_segment_is_full_once_it_has_passed_its_size(
     tmp_path_factory: pytest.TempPathFactory, lengths: list[int], size: int, held: bool
 ) -> None:
@@ -433,6 +434,7 @@ def test_of_a_file_that_stood_there_before_no_checksum_is_told(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("raises", [False, True])
+@pytest.mark.slow
 def test_what_is_told_is_true_after_signals_at_any_moment(tmp_path: Path, raises: bool) -> None:
     """A handler that logs, or one that raises as that of Ctrl-C does, between any two operations.
 

@@ -148,6 +148,7 @@ def test_costs_of_all_arms_stand_below_the_answers_and_absent_ones_are_said_to_b
     assert "costs +100.0 % CPU seconds against one of **standard**" in said
 
 
+@pytest.mark.slow
 def test_the_baselines_costs_are_told_once_however_many_arms_and_first_at_every_point(
     tmp_path: Path,
 ) -> None:
@@ -234,6 +235,7 @@ def test_contributions_are_ranked_among_arms_with_a_verdict_only(tmp_path: Path)
     assert "3 comparisons were made" in text
 
 
+@pytest.mark.slow
 def test_corrected_tests_are_said_to_decide_beside_unadjusted_intervals(tmp_path: Path) -> None:
     tests = {"kind": "tests", "correction": "holm"}
     _, said = report(tmp_path, Arm(around(1.8)), compare=tests)

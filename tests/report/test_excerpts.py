@@ -48,6 +48,7 @@ def test_reading_source_imports_nothing_of_its_module() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.slow
 def test_code_that_changed_since_the_runs_is_said_to_have(tmp_path: Path) -> None:
     model = described()
     changed = {**model, "sources": {**model["sources"], "cupel.models.gpt.model:MLP": "0" * 64}}  # type: ignore[dict-item]

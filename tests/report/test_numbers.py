@@ -79,6 +79,7 @@ def check(text: str, value: float, digits: int) -> None:
 
 
 @pytest.mark.parametrize("column, arm", [(0, "standard"), (1, "wave")])
+@pytest.mark.slow
 def test_the_table_of_arms_is_what_the_raw_files_give(
     built: tuple[Path, str], column: int, arm: str
 ) -> None:
@@ -110,6 +111,7 @@ def test_the_table_of_arms_is_what_the_raw_files_give(
     assert number(row[column]) == pytest.approx(np.mean([t["flops"] for t in totals]), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_what_else_was_measured_stands_beside_what_decides(tmp_path: Path) -> None:
     arms = {
         "standard": Arm(around(2.0, seeds=SEEDS), beside={"acc/long": 0.5, "val_loss_ema": 0.1}),
@@ -132,6 +134,7 @@ def test_what_else_was_measured_stands_beside_what_decides(tmp_path: Path) -> No
     assert source.endswith("mean over the 0 of 4 finished runs in which it is finite")
 
 
+@pytest.mark.slow
 def test_a_mean_over_some_of_the_runs_says_over_how_many(tmp_path: Path) -> None:
     """And numbers of any size neither end the report nor become nothing."""
     same = Arm(around(2.0, seeds=SEEDS))

@@ -63,6 +63,7 @@ def test_costs_are_those_of_all_sessions_and_absent_ones_are_none(tmp_path: Path
     assert (again.units, again.wall_s, again.cpu_s) == (2560, 20.0, None)
 
 
+@pytest.mark.slow
 def test_planted_costs_have_the_names_that_the_loop_writes_and_are_read_back(
     tmp_path: Path,
 ) -> None:
@@ -327,6 +328,7 @@ def test_values_of_several_points_stand_side_by_side_where_they_differ(tmp_path:
 
 
 @given(first=st.data())
+@pytest.mark.slow
 def test_arms_are_unequal_in_a_setting_exactly_where_their_settings_are(
     first: st.DataObject,
 ) -> None:

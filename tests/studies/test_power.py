@@ -56,6 +56,7 @@ def test_five_seeds_and_three_exact_tests_under_holm_are_refused_and_seven_seeds
     st.sampled_from([0.75, 0.9, 0.95, 0.99]),
 )
 @settings(deadline=None)
+@pytest.mark.slow
 def test_what_is_refused_is_what_the_clearest_result_could_not_decide(
     seeds: int,
     others: int,

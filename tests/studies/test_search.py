@@ -179,6 +179,7 @@ def test_while_runs_are_open_nothing_is_asked_for(tmp_path: Path) -> None:
     assert load_manifest(manifest.folder) == manifest
 
 
+@pytest.mark.slow
 def test_a_search_that_was_stopped_after_any_batch_goes_on_as_if_it_were_not(
     tmp_path: Path,
 ) -> None:
@@ -247,6 +248,7 @@ def test_all_runs_of_a_batch_diverging_does_not_stop_the_search(tmp_path: Path) 
 # ---- spaces ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_space_that_is_used_up_ends_the_search(tmp_path: Path) -> None:
     section = """\
   arms: {plain: {}}

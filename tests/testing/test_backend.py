@@ -18,6 +18,7 @@ from cupel.jobs.warm import Warm
 from cupel.testing.backend import BackendContract
 
 
+@pytest.mark.slow
 class TestLocal(BackendContract):
     job = Job
     limit_s = 0.3
@@ -28,6 +29,7 @@ class TestLocal(BackendContract):
             yield backend
 
 
+@pytest.mark.slow
 class TestLocalWithAZygoteBesides(TestLocal):
     def anew(self, backend: Any) -> LocalBackend:
         return LocalBackend(Warm(()))
@@ -211,6 +213,7 @@ def test_fails_a_backend_that(bad: type[Bad], test: str, tmp_path: Path) -> None
         getattr(contract, f"test_{test}")(backend, tmp_path)
 
 
+@pytest.mark.slow
 class TestOneThatOutlivesWhoeverSubmitted(BackendContract):
     job = Job
     survives = True
@@ -249,6 +252,7 @@ def test_what_is_refused_names_what_does_not_exist(tmp_path: Path) -> None:
     getattr(Checked(), name)(Refuses(), tmp_path)
 
 
+@pytest.mark.slow
 def test_patience_is_for_each_job(tmp_path: Path) -> None:
     began = time.monotonic()
     with Bad() as backend:

@@ -135,6 +135,7 @@ def test_a_bad_workload_is_caught(bad: type[Regression], caught_by: str) -> None
         getattr(Contract(), caught_by)()
 
 
+@pytest.mark.slow
 def test_settings_that_bring_in_torch_are_caught(
     tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

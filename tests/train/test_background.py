@@ -198,6 +198,7 @@ def test_the_last_one_is_tried_again_and_its_failure_fails_the_run(
     assert set(memory.steps("checkpoint_failed")) == {STEPS}
 
 
+@pytest.mark.slow
 def test_a_failure_that_is_noticed_only_at_the_end_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: threading.Event
 ) -> None:
@@ -248,6 +249,7 @@ def test_a_run_that_fails_keeps_the_checkpoint_that_was_being_written(
     assert memory.steps("checkpoint_saved") == list_steps(tmp_path) == [4]
 
 
+@pytest.mark.slow
 def test_two_ctrl_c_abort_and_keep_what_was_being_written(
     tmp_path: Path, gate: threading.Event
 ) -> None:

@@ -122,6 +122,7 @@ def test_nonfinite_continue_goes_on(tmp_path: Path) -> None:
     assert math.isnan(run.history(["loss"])[-1]["loss"])
 
 
+@pytest.mark.slow
 def test_the_best_by_the_average_is_saved_whenever_it_comes(tmp_path: Path) -> None:
     run = run_of(
         tmp_path, "train.ema=0.5", "checkpoint.best=val_loss_ema", "checkpoint.every=1000",

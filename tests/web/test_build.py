@@ -55,6 +55,7 @@ def test_the_page_in_the_package_is_that_of_the_sources() -> None:
     assert hatch_build.up_to_date(ROOT), OLD
 
 
+@pytest.mark.slow
 def test_equal_sources_give_equal_bytes(copy: Sources) -> None:
     assert copy.build().returncode == 0
     first = content(copy.out)
@@ -128,6 +129,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("name,text,told", BREAKS.values(), ids=BREAKS)
+@pytest.mark.slow
 def test_a_build_that_fails_says_why_and_leaves_the_page_that_was_there(
     copy: Sources, name: str, text: str, told: str
 ) -> None:
@@ -142,6 +144,7 @@ def test_a_build_that_fails_says_why_and_leaves_the_page_that_was_there(
     assert [path.name for path in copy.out.parent.iterdir()] == ["static"]
 
 
+@pytest.mark.slow
 def test_a_new_page_takes_the_place_of_all_of_the_old_one(copy: Sources) -> None:
     assert copy.build().returncode == 0
     before = content(copy.out)

@@ -41,6 +41,7 @@ def names(run_dir: Path) -> list[str]:
     return sorted(file.name for file in folder.iterdir()) if folder.exists() else []
 
 
+@pytest.mark.slow
 def test_draws_at_its_interval_when_the_next_step_starts_and_at_the_end(session: Session) -> None:
     drawer = MeasuredDrawer(session.run_dir, SETTINGS)
     for step in range(1, 33):
@@ -84,6 +85,7 @@ def tokens_drawn(session: Session) -> list[str]:
     return shown
 
 
+@pytest.mark.slow
 def test_tokens_are_named_by_the_runs_tokenizer_and_else_by_their_ids(session: Session) -> None:
     measure(session, 10)
     assert tokens_drawn(session) == ["#32", "#101", "#7"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -47,6 +48,7 @@ def due(tokens, settings):
 
 @given(settings=any_settings(), step=st.integers(0, 2**40))
 @settings(deadline=None)
+@pytest.mark.slow
 def test_targets_are_what_the_tokens_call_for(settings, step):
     batch = Mqar(settings, seed=1).batch(TRAIN, step, 4)
     for tokens, targets in zip(batch.tokens.tolist(), batch.targets.tolist(), strict=True):

@@ -106,6 +106,7 @@ def test_no_temperature_is_too_low(values, temperature):
         assert int((found > 0).sum()) == 1
 
 
+@pytest.mark.slow
 def test_tokens_come_as_often_as_their_probabilities_say():
     model = build()
     with torch.no_grad():

@@ -82,6 +82,7 @@ def cases(draw: st.DrawFn, mixer: str) -> Case:
 @pytest.mark.equation("titans.v1:eq15", kind="shape")
 @pytest.mark.equation("nl.v1:eq97", kind="shape")
 @each_mixer
+@pytest.mark.slow
 def test_calls_of_any_lengths_give_what_one_gives(mixer: str) -> None:
     @settings(max_examples=15)
     @given(cases(mixer))

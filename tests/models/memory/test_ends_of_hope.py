@@ -25,6 +25,7 @@ def drawn(*shape: int, seed: int = 0) -> Tensor:
 @pytest.mark.equation("nl.v1:eq88", kind="claim")
 @pytest.mark.equation("nl.v1:eq90", kind="claim")
 @pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.slow
 def test_gates_at_their_ends_over_8192_tokens(depth: int) -> None:
     """Decay and step at all ends together, a sequence each.
 
@@ -59,6 +60,7 @@ def test_gates_at_their_ends_over_8192_tokens(depth: int) -> None:
 @pytest.mark.equation("nl.v1:eq71", kind="claim")
 @pytest.mark.parametrize("variant", ["sequential", "nested", "independent"])
 @pytest.mark.parametrize("logit", [-1e4, 1e4])
+@pytest.mark.slow
 def test_levels_stay_finite_over_8192_tokens(variant: str, logit: float) -> None:
     torch.manual_seed(0)
     given = {"variant": variant, "frequencies": (1.0, 0.25), "chunk": 32, "signal": "local"}

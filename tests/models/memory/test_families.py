@@ -99,6 +99,7 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.slow
 def test_every_family_is_where_it_is_said_to_be(family: str) -> None:
     for where in FAMILIES[family]:
         file, _, name = where.partition("::")

@@ -16,6 +16,7 @@ each_kind = pytest.mark.parametrize(("mixer", "changes"), KINDS, ids=named)
 
 @pytest.mark.equation("nl.v1:eq97", kind="causal")
 @each_kind
+@pytest.mark.slow
 def test_no_token_sees_a_later_one(mixer: str, changes: dict[str, Any]) -> None:
     model, given = made(mixer, **changes), tokens()
     before, _ = model(given)
@@ -37,6 +38,7 @@ def test_the_literal_mask_leaks() -> None:
 @pytest.mark.equation("nl.v1:eq97", kind="causal")
 @each_kind
 @pytest.mark.parametrize("cuts", [[1] * T, [5, 1, 9, 8], [8, 8, 7], [22, 1]], ids=str)
+@pytest.mark.slow
 def test_any_split_into_calls_gives_the_same(
     mixer: str, changes: dict[str, Any], cuts: list[int]
 ) -> None:

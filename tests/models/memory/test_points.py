@@ -260,6 +260,7 @@ def test_queries_in_another_order_are_read_by_the_same_memory(name: str) -> None
 
 @pytest.mark.equation("titans.v1:eq13", kind="claim")
 @each_point
+@pytest.mark.slow
 def test_gates_at_their_ends_over_8192_tokens(name: str) -> None:
     """Each gate at 0, 1e-8 and its largest, all of them together, one sequence each."""
     settings = named(name, chunk=64)

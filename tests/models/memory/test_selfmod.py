@@ -161,6 +161,7 @@ def assert_same(made: How, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "chunks", [(1, 1), (3, 3), (8, 8), (T, T), (3, 8), (8, 2), (5, 1)], ids=str
 )
+@pytest.mark.slow
 def test_chunks_of_any_two_lengths(chunks: tuple[int, int], depth: int) -> None:
     made = how(depth=depth, chunk=chunks[0], chunk_others=chunks[1])
     assert_same(made, drawn(made, depth=depth))
@@ -264,6 +265,7 @@ def test_a_sequence_has_memories_of_its_own() -> None:
 
 @pytest.mark.equation("nl.v1:eq85", kind="claim")
 @pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.slow
 def test_memories_stay_as_large_as_they_are_unless_only_keys_have_norm_one(depth: int) -> None:
     """What the paper prints, with step sizes near the bound and next to no decay."""
     for unit, bounded in (("all", True), ("keys", False)):
@@ -326,6 +328,7 @@ def test_no_step_that_is_allowed_makes_a_memory_grow(chunk: int, flips: bool) ->
 
 
 @pytest.mark.parametrize("loss", [bias.L2(1.0), bias.Dot()], ids=["l2", "dot"])
+@pytest.mark.slow
 def test_what_is_carried_on_does_in_the_end_as_much_and_makes_no_memory_grow(
     loss: bias.Bias,
 ) -> None:

@@ -144,6 +144,7 @@ def test_a_layer_of_few_bits_keeps_its_memory_in_float32(dtype: torch.dtype) -> 
     assert float((y.float() - wanted).detach().norm() / wanted.detach().norm()) < 0.05
 
 
+@pytest.mark.slow
 def test_outer_gradients_are_right_to_second_order() -> None:
     q, k, v = inputs(7)
     one = torch.ones(1, 7, dtype=torch.float64)

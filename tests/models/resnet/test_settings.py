@@ -13,6 +13,7 @@ widths = st.lists(st.integers(1, 200).map(lambda n: 8 * n), min_size=1, max_size
 
 
 @given(stages=widths)
+@pytest.mark.slow
 def test_without_a_multiplier_stages_are_as_wide_as_written(stages):
     assert ResNetModelSettings(stages=stages).widths == tuple(stages)
 

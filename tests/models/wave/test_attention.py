@@ -209,6 +209,7 @@ def test_equal_waves_reinforce_each_other_and_opposite_ones_cancel():
 
 @given(length=st.integers(1, 7), rows=st.integers(1, 8))
 @settings(deadline=None, max_examples=20)
+@pytest.mark.slow
 def test_slices_of_any_size_give_the_same_weights_and_right_gradients(length, rows):
     generator = torch.Generator().manual_seed(length)
     waves = torch.rand(6, 1, 2, length, 3, generator=generator, dtype=torch.float64)

@@ -167,6 +167,7 @@ def test_another_state_of_a_run_is_another_run_and_told(root: Path, tmp_path: Pa
     assert before != after
 
 
+@pytest.mark.slow
 def test_two_imports_at_once_make_one_run(root: Path, tmp_path: Path) -> None:
     path = table(tmp_path, "step,loss\n" + "".join(f"{i},0.5\n" for i in range(3000)))
     code = IMPORT.format(str(path), str(root))
@@ -244,6 +245,7 @@ def test_times_are_kept_and_where_there_are_none_it_is_the_files(
 @settings(
     deadline=None, max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@pytest.mark.slow
 def test_a_run_comes_back_from_every_export(tmp_path: Path, lines: list[Line], kind: str) -> None:
     run_dir = planted_run(tmp_path, lines)
     target, root = tmp_path / kind / f"run.{kind}", tmp_path / "root"
@@ -315,6 +317,7 @@ def test_settings_that_json_cannot_hold_are_counted(root: Path, tmp_path: Path) 
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@pytest.mark.slow
 def test_garbage_of_every_kind_is_a_record_error(
     tmp_path: Path, garbage: bytes, kind: str | None
 ) -> None:

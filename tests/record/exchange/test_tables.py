@@ -63,6 +63,7 @@ def table(
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 @given(lines=LINES)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_every_number_step_and_time_comes_back(
     tmp_path: Path, kind: TableKind, lines: list[Line]
 ) -> None:
@@ -72,6 +73,7 @@ def test_every_number_step_and_time_comes_back(
 @needs_polars
 @given(LINES)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_every_number_step_and_time_comes_back_from_parquet(
     tmp_path: Path, lines: list[Line]
 ) -> None:

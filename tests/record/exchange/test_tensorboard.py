@@ -88,6 +88,7 @@ def test_a_restart_of_the_writer_is_handed_on_where_it_happened() -> None:
 
 @given(LINES)
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_every_number_step_and_time_comes_back(tmp_path: Path, lines: list[Line]) -> None:
     found = read(run_of(tmp_path, written(lines)))
     assert same(found, lines)

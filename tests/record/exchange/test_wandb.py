@@ -130,6 +130,7 @@ def test_among_several_files_a_foreign_one_is_told_and_passed_over(tmp_path: Pat
 
 @given(st.integers(len(wandb.HEADER), FILE.stat().st_size - 1))
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_a_file_cut_off_anywhere_gives_what_lies_before(tmp_path: Path, size: int) -> None:
     (whole,) = wandb.runs_in(FILE, print)
     lines = read(whole)
