@@ -101,7 +101,7 @@ def stream(name: str, folder: Path, draw: random.Random, pace: float) -> None:
             values = {f"m{i}": draw.random() for i in range(draw.randrange(40))}
             step += 1
             backend.log({**values, "last": float(step)}, step)
-            struct.pack_into("<q", returned, 0, step)
+            returned[:] = struct.pack("<q", step)  # at once; pack_into would set it to 0 first
             if pace:
                 time.sleep(pace)
 

@@ -245,6 +245,8 @@ class Tormentor:
 
     def _kill(self) -> None:
         """One process: half of them are training, the others are who minds them."""
+        if not self.workers:  # all is accepted, and they have gone
+            return
         pid = self.draw.choice(list(self.workers))
         kind = self.draw.choice(("worker", "guard", "job", "job"))
         with self._standing_still(pid) as family:
@@ -450,7 +452,12 @@ def _overlap(run_dir: Path, number: int, after: int, lease_s: float, found: Foun
 
 
 def _claimed(run_dir: Path, number: int) -> float:
-    """When a session was claimed."""
+    """When a session was claimed: before any later one was. A claimer that is stopped between the
+    folder and its lease says a later time."""
+    return min(_said_claimed(run_dir, n) for n in layout.session_numbers(run_dir) if n >= number)
+
+
+def _said_claimed(run_dir: Path, number: int) -> float:
     told = read_lease(run_dir, number).get("claimed")
     if isinstance(told, int | float):
         return told

@@ -69,7 +69,8 @@ def serve(command):
                 say()
                 for count in range(1, 10**9):
                     session.log({"burst": count}, step=command["step"] + count)
-                    struct.pack_into("<q", returned, 0, count)
+                    # At once; pack_into would set it to 0 first.
+                    returned[:] = struct.pack("<q", count)
 
 for line in sys.stdin:
     pid = os.fork()

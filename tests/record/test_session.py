@@ -232,6 +232,51 @@ def test_a_resume_is_a_new_session_and_leaves_the_old_one_untouched(tmp_path: Pa
     ]
 
 
+def believed_dead(session: Session) -> None:
+    """Have a living session look as if its process were gone."""
+    beat = session.dir / layout.heartbeat_name()
+    files.write_json(beat, {**files.read_json(beat), "start": "1"})
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_a_session_that_begins_late_voids_no_steps_from_which_a_newer_one_went_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    """It was stopped before it said, or while it said, where it begins."""
+    first = start(tmp_path)
+    for step in (1, 2):
+        first.log({"loss": step / 2}, step=step)
+    believed_dead(first)
+    second = Session.resume(first.run_dir)  # and finds steps 1 and 2
+    first.log({"loss": 1.5}, step=3)  # it was alive
+    newer: list[Session] = []
+
+    def overtaken() -> None:
+        believed_dead(second)
+        newer.append(Session.resume(first.run_dir))
+        newer[0].begin_at(3)
+
+    if meanwhile:
+        publish = second._folder.publish
+
+        def slowly(*given: Any, **named: Any) -> None:
+            publish(*given, **named)
+            if not newer:
+                overtaken()
+
+        monkeypatch.setattr(second._folder, "publish", slowly)
+    else:
+        overtaken()
+    with pytest.raises(Superseded, match=r"session 0002 .* may not write its first step"):
+        second.begin_at(2)
+    newer[0].finish("finished", results={"final": {"loss": 1.5}})
+    run = RunRecord(first.run_dir)
+    assert [row["_step"] for row in run.history()] == [1, 2, 3]
+    second.finish("interrupted")
+    (second.dir / layout.SESSION).unlink()  # its events say the same
+    assert [row["_step"] for row in run.history()] == [1, 2, 3]
+
+
 def test_a_superseded_session_moves_no_pointer(tmp_path: Path) -> None:
     late = start(tmp_path)
     beat = late.dir / layout.heartbeat_name()

@@ -28,7 +28,7 @@ from cupel.api.rows import Rows, whole
 from cupel.api.saving import Saving
 from cupel.api.told import tell_ignored
 from cupel.api.watched import Watcher, check_module, check_second, is_optimizer
-from cupel.errors import CupelError, RecordError, UsageError
+from cupel.errors import CupelError, RecordError, Superseded, UsageError
 from cupel.events import Dispatcher
 from cupel.record.checkpoints import list_steps, step_dir
 from cupel.record.reader import RunRecord
@@ -191,7 +191,10 @@ class Run(Kept):
         """A resumed session without checkpoints goes on where its first line says."""
         self._begun = True
         if not list_steps(self.dir):
-            self._session.begin_at(step - 1)
+            try:
+                self._session.begin_at(step - 1)
+            except Superseded as error:  # logging stops no training
+                self._session.note(f"{error}: the lines of the newer one count")
 
     def go_on_after(self, step: int) -> None:
         """Have lines without a step go on after this one; what was logged before stays."""

@@ -69,11 +69,24 @@ class Describing(Saying):
             self._looking.start()
 
     def begin_at(self, step: int) -> None:
-        """Say from which step this session goes on: later steps of older sessions are void."""
-        if self.rank == 0 and self._state["start_step"] != step:  # of a new run it says 0 already
-            self._state["start_step"] = step
-            self._folder.publish(layout.SESSION, self._state, named=True)  # it voids others' steps
+        """Say from which step this session goes on: later steps of older sessions are void.
+
+        Raises Superseded when a newer session exists: it has seen those steps, and goes on from
+        them.
+        """
+        before = self._state["start_step"]
+        if self.rank == 0:
+            self._check_newest("its first step")
+            if before != step:  # of a new run it says 0 already
+                self._say_start(step)
+                if self.superseded():  # by one that came meanwhile
+                    self._say_start(before)
+                    self._check_newest("its first step")
         self.event("begin", step=step)
+
+    def _say_start(self, step: int | None) -> None:
+        self._state["start_step"] = step
+        self._folder.publish(layout.SESSION, self._state, named=True)  # it voids others' steps
 
     def describe(self, **facts: Any) -> None:
         """Add facts to env.json: hashes of data, torch's version, threads; of a further rank, an
