@@ -33,6 +33,9 @@ $(READY): pyproject.toml constraints.txt
 quickstart: $(READY) ## a study on real text: a GPT against a wave GPT; stop and start it as you like
 	@$(BIN)/cupel study run quickstart
 
+# As many processes as cores: one thread each.
+test test-fast: export OMP_NUM_THREADS := 1
+
 test: $(READY) page ## run the linters and every test
 	@$(MAKE) --no-print-directory check
 	$(BIN)/python -m pytest -n auto --dist loadgroup

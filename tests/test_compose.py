@@ -219,6 +219,7 @@ def test_extends_takes_names(text: str) -> None:
     st.text(st.sampled_from("extnds: [a]{}.,-\n'\"?&*!/\\0ab=~\t"), max_size=60),
     st.text(st.sampled_from("a.b=[]{}:'\"\\0*&!~ "), max_size=12),
 )
+@pytest.mark.slow
 def test_garbage_composes_or_raises_recipe_error_and_does_so_twice(text: str, over: str) -> None:
     def outcome() -> object:
         try:

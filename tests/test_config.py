@@ -495,6 +495,7 @@ def test_observers_left_out_of_the_identity_exist(monkeypatch: pytest.MonkeyPatc
     assert known.issuperset(config.NOT_IDENTITY)
 
 
+@pytest.mark.slow
 def test_checking_a_recipe_imports_nothing_heavy() -> None:
     script = (
         "import sys; from cupel.compose import shipped_recipes; from cupel.config import load\n"

@@ -46,6 +46,7 @@ def test_overlaid_values_win_and_keep_their_origin(below: Any, above: Any) -> No
 
 @quick
 @given(mappings, mappings)
+@pytest.mark.slow
 def test_every_value_comes_from_one_of_the_two_and_says_from_which(below: Any, above: Any) -> None:
     sources = {LOWER: planted(below, LOWER), UPPER: planted(above, UPPER)}
     for path, leaf in overlay(sources[LOWER], sources[UPPER]).leaves():
@@ -148,6 +149,7 @@ def test_what_is_not_plain_yaml_is_a_problem_with_its_line(text: str, line: int,
 
 @settings(max_examples=300, deadline=None)
 @given(st.text(st.sampled_from("ab:[]{}-?&*!|>'\"%@`#,\n\t .01e~<=\\x\x85é"), max_size=40))
+@pytest.mark.slow
 def test_garbage_gives_a_plain_node_or_a_problem(text: str) -> None:
     node, problems = read(text)
     assert node is not None or problems

@@ -23,6 +23,7 @@ def test_every_registered_name_leads_to_a_component_and_its_settings(kind: str, 
     assert registry.entry(kind, name).about
 
 
+@pytest.mark.slow
 def test_no_settings_class_brings_in_torch() -> None:
     code = (
         "import sys; from cupel import registry\n"

@@ -59,6 +59,7 @@ def test_starting_loads_nothing_heavy(
     assert loaded_after(code) == set()
 
 
+@pytest.mark.slow
 def test_tracking_a_run_loads_nothing_heavy(tmp_path: Path) -> None:
     code = f"import cupel\nwith cupel.init(root={str(tmp_path)!r}) as run: run.log({{'loss': 1.0}})"
     assert loaded_after(code) == set()

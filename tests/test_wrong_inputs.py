@@ -62,6 +62,7 @@ def test_an_unknown_key_is_named_with_the_nearest(desk: Desk) -> None:
     assert not desk.runs.exists()
 
 
+@pytest.mark.slow
 def test_a_misspelt_workload_is_named_with_file_and_line(desk: Desk) -> None:
     (desk.folder / "tiny.yaml").write_text(RECIPE.replace("workload: gpt", "workload: gtp"))
     line = complaint(desk.type("run", "tiny.yaml"))

@@ -68,6 +68,7 @@ def curve(seed: int, size: int, kind: str) -> list[float]:
     st.sampled_from(["few values", "levels", "wild", "calm"]),
     st.booleans(),
 )
+@pytest.mark.slow
 def test_what_is_told_is_by_definition(seed: int, size: int, kind: str, log: bool) -> None:
     y = curve(seed, size, kind)
     steps = [10 * number for number in range(size)]
@@ -83,6 +84,7 @@ def test_what_is_told_is_by_definition(seed: int, size: int, kind: str, log: boo
             assert one.threshold == pytest.approx(two.threshold, rel=1e-14)
 
 
+@pytest.mark.slow
 def test_points_of_many_chunks_are_by_definition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CHUNK", 7)
     random = np.random.default_rng(3)

@@ -83,6 +83,7 @@ def test_equal_differences_in_all_seeds_are_equivalent_by_a_margin_and_else_unde
         assert card(shifted(by, noise=0), margin=0.3).verdict == "equivalent"
 
 
+@pytest.mark.slow
 def test_with_tests_the_adjusted_p_decides_and_the_interval_stays_as_it_was() -> None:
     values = {"base": BASE, "wave": shifted(-0.02), "other": shifted(0.0, 0.05)}
     how = {"arms": ("base", "wave", "other"), "kind": "tests"}
@@ -109,6 +110,7 @@ def test_an_exact_test_decides_by_the_signs_and_leaves_the_interval_as_it_was() 
     assert card(outlier, base, seeds=seeds, kind="exact").verdict == "undecided"
 
 
+@pytest.mark.slow
 def test_an_exact_p_of_alpha_itself_rejects_and_corrections_hold_for_exact_tests() -> None:
     seeds = (1, 2, 3, 4, 5)
     base = dict.fromkeys(seeds, 1.0)
@@ -143,6 +145,7 @@ def test_bonferroni_widens_the_interval_so_that_it_agrees_with_the_adjusted_p() 
     assert made.verdict == "undecided"
 
 
+@pytest.mark.slow
 def test_a_family_does_not_shrink_when_runs_fail() -> None:
     arms = ("base", "wave", "failed")
     values = {"base": BASE, "wave": shifted(-0.02), "failed": {}}
@@ -206,6 +209,7 @@ def test_swapping_arm_and_baseline_swaps_the_verdict(base: dict[int, float], shi
 
 
 @pytest.mark.parametrize("correction", ["holm", "bonferroni"])
+@pytest.mark.slow
 def test_equivalence_is_corrected_like_the_tests_beside_it(correction: str) -> None:
     values = {"base": BASE, "wave": shifted(0.0, 0.02), "other": shifted(0.3, 0.05)}
     how = {"arms": ("base", "wave", "other"), "kind": "tests"}

@@ -57,6 +57,7 @@ def test_the_first_difference_is_named(tmp_path: Path) -> None:
     assert found.first == (3, "lr", 0.5, 0.25)
 
 
+@pytest.mark.slow
 def test_the_smallest_differences_count(tmp_path: Path) -> None:
     pairs: list[tuple[Any, Any]] = [
         (1.0, math.nextafter(1.0, 2.0)),
@@ -71,6 +72,7 @@ def test_the_smallest_differences_count(tmp_path: Path) -> None:
         assert found.first is not None, (one, two)
 
 
+@pytest.mark.slow
 def test_a_metric_or_a_step_that_one_lacks_is_a_difference_unless_told_otherwise(
     tmp_path: Path,
 ) -> None:

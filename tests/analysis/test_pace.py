@@ -177,6 +177,7 @@ WILD = st.floats() | st.floats(0, 1e3) | st.integers(0, 100)
 
 
 @given(st.lists(st.tuples(WILD, WILD), max_size=120), st.booleans(), st.floats() | st.none())
+@pytest.mark.slow
 def test_no_rows_make_it_fail(
     rows: list[tuple[float, float]], ordered: bool, total: float | None
 ) -> None:

@@ -40,6 +40,7 @@ def check(x: Any, y: Any, rows: Any, factor: float, unit: float | None = None) -
 
 @given(st.lists(st.tuples(GAPS, VALUES), max_size=80), FACTORS, st.data())
 @example([(0.0, math.nan), (1.0, 1.0), (1e300, math.nan)], 0.5, None)
+@pytest.mark.slow
 def test_any_rows_of_any_curve_are_by_definition(
     points: list[tuple[float, float]], factor: float, data: st.DataObject | None
 ) -> None:
@@ -58,6 +59,7 @@ def test_any_rows_of_any_curve_are_by_definition(
     st.integers(0, 2**32),
     st.sampled_from([1, 3, 7, 1 << 16]),
 )
+@pytest.mark.slow
 def test_batches_of_any_size_and_large_integers_are_by_definition(
     gaps: list[int], start: int, factor: float, seed: int, batch: int
 ) -> None:
@@ -92,6 +94,7 @@ def test_on_a_regular_x_it_is_tensorboards(factor: float, gap: float) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.9, 0.999, 0.999999])
+@pytest.mark.slow
 def test_few_rows_of_many_points_are_those_of_all_rows(factor: float) -> None:
     random = np.random.default_rng(2)
     size = 300_000
@@ -114,6 +117,7 @@ def test_later_points_repaint_nothing(seed: int, factor: float, size: int) -> No
 
 
 @given(st.lists(st.floats(allow_nan=True, allow_infinity=True), max_size=30), FACTORS, st.data())
+@pytest.mark.slow
 def test_what_comes_stays_among_the_values_and_never_fails(
     y: list[float], factor: float, data: st.DataObject
 ) -> None:

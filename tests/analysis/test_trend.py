@@ -161,6 +161,7 @@ def test_where_nothing_can_be_said_there_is_no_trend() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(), st.floats()), max_size=80), st.booleans())
+@pytest.mark.slow
 def test_no_points_make_it_fail(points: list[tuple[float, float]], ordered: bool) -> None:
     x, y = [x for x, _ in points], [y for _, y in points]
     found = trend(range(len(y)) if ordered else x, y)

@@ -48,6 +48,7 @@ def events(run: cupel.Run) -> list[dict[str, Any]]:
 
 
 @given(st.dictionaries(st.text(), PLAIN, max_size=5))
+@pytest.mark.slow
 def test_what_is_plain_stays_as_it_is(config: dict[str, Any]) -> None:
     assert plain(config) == config
 
@@ -208,6 +209,7 @@ def test_what_holds_no_settings_is_refused(init: Init, wrong: Any) -> None:
         run.config.update(wrong)
 
 
+@pytest.mark.slow
 def test_the_keys_that_wandbs_filters_name_are_left_out(init: Init) -> None:
     config = {"lr": 1, "token": "secret", "path": "x"}
     with init(config=config, config_exclude_keys=["token"]) as run:

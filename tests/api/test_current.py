@@ -114,6 +114,7 @@ def test_arguments_that_cannot_be_used_are_refused_before_anything_is_written(
     assert not root.exists()
 
 
+@pytest.mark.slow
 def test_never_starts_a_new_run_and_auto_goes_on_with_the_unfinished_one(init: Init) -> None:
     first = stopped(init)
     with init(resume="never") as second:
@@ -134,6 +135,7 @@ def test_auto_leaves_runs_with_another_project_name_or_config_alone(
         assert second.id != first.id
 
 
+@pytest.mark.slow
 def test_auto_does_not_start_beside_a_run_that_is_alive(
     init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,6 +150,7 @@ def test_auto_does_not_start_beside_a_run_that_is_alive(
     run.finish("interrupted")
 
 
+@pytest.mark.slow
 def test_an_id_goes_on_with_that_run(init: Init) -> None:
     older, newer = stopped(init), stopped(init)
     for run in (older, newer):
@@ -186,6 +189,7 @@ def test_runs_that_cannot_be_resumed_are_refused_in_one_line(init: Init) -> None
         init(resume=damaged.id)
 
 
+@pytest.mark.slow
 def test_the_variable_overrules_the_argument(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
     first = stopped(init)
     monkeypatch.setenv("CUPEL_RESUME", "auto")
@@ -213,6 +217,7 @@ def test_a_session_without_checkpoints_begins_where_its_first_line_says(init: In
     assert record.sessions[1].start_step == 1
 
 
+@pytest.mark.slow
 def test_the_name_is_by_default_the_scripts(script: Callable[..., Any], root: Path) -> None:
     done = script("import cupel\nprint(cupel.init(config={'b': 1, 'a': 2}).name)")
     assert (done.returncode, done.stdout.strip()) == (0, "my_script")

@@ -48,6 +48,7 @@ START = "import cupel, sys\nrun = cupel.init('p', 'n')\ncupel.log({'loss': 0.5})
         ("cupel.finish(); sys.exit(1)", 1, "finished", None),
     ],
 )  # fmt: skip
+@pytest.mark.slow
 def test_a_script_without_with_ends_its_run_truthfully(
     script: Callable[..., Any],
     only_run: Callable[[], RunRecord],
@@ -90,6 +91,7 @@ def test_with_ends_the_run_as_its_body_ended(init: Init, error: BaseException, s
         assert type(error).__name__ in told
 
 
+@pytest.mark.slow
 def test_kill_after_log_loses_nothing(tmp_path: Path, root: Path) -> None:
     code = (
         "import cupel\nrun = cupel.init('p', 'n')\n"
@@ -129,6 +131,7 @@ def test_results_that_cannot_be_made_end_the_run_as_failed_and_are_raised(init: 
     assert "cannot be checkpointed" in record.sessions[0].fields["error"]
 
 
+@pytest.mark.slow
 def test_a_caught_exit_of_one_run_is_not_held_against_the_next(
     script: Callable[..., Any], root: Path
 ) -> None:
@@ -137,6 +140,7 @@ def test_a_caught_exit_of_one_run_is_not_held_against_the_next(
     assert [run.status for run in list_runs(root)] == ["finished", "finished"]
 
 
+@pytest.mark.slow
 def test_the_prompts_hint_how_to_leave_stays(script: Callable[..., Any]) -> None:
     done = script("import cupel\nbefore = repr(exit)\ncupel.init()\nassert repr(exit) == before")
     assert done.returncode == 0, done.stderr

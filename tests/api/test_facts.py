@@ -228,6 +228,7 @@ def test_a_forked_child_may_open_a_run_of_its_own(init: Init, root: Path) -> Non
 # ---- edits from two sides ----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_what_others_tagged_and_noted_meanwhile_stays(init: Init) -> None:
     with init(tags=["a", "b"]) as run:
         editing.change_tags(run.dir, add=["x"], remove=["b"])

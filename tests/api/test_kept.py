@@ -170,6 +170,7 @@ def test_tables_keep_rows_of_every_kind_and_media_inside(init: Init) -> None:
     assert [number for number, _ in table.iterrows()] == [0, 1]
 
 
+@pytest.mark.slow
 def test_figures_are_drawn_when_they_are_logged(init: Init, tmp_path: Path) -> None:
     from matplotlib.figure import Figure
 

@@ -84,6 +84,7 @@ print(run.disabled, run.id)
 """
 
 
+@pytest.mark.slow
 def test_by_default_only_rank_0_records(tmp_path: Path, root: Path) -> None:
     out = ranks(LOGS.replace("RANKS", "zero"), tmp_path)
     assert [line.split()[0] for line in out] == ["False", "True"]
@@ -296,6 +297,7 @@ def test_a_child_that_opens_the_same_run_is_a_further_rank_of_it(
 
 
 @pytest.mark.parametrize("other", ["project", "config"])
+@pytest.mark.slow
 def test_a_child_with_other_settings_has_a_run_of_its_own(
     init: Init, tmp_path: Path, root: Path, other: str
 ) -> None:
@@ -308,6 +310,7 @@ def test_a_child_with_other_settings_has_a_run_of_its_own(
     assert len(list_runs(root)) == 2
 
 
+@pytest.mark.slow
 def test_a_child_outlives_its_parents_run_with_one_of_its_own(
     init: Init, tmp_path: Path, root: Path
 ) -> None:
@@ -328,6 +331,7 @@ def test_the_variable_alone_names_the_run(
     assert (root / "p" / "my-run" / "results.json").is_file()
 
 
+@pytest.mark.slow
 def test_another_process_that_opens_the_run_by_its_id_is_refused(
     init: Init, tmp_path: Path
 ) -> None:
@@ -348,6 +352,7 @@ def test_another_process_that_opens_the_run_by_its_id_is_refused(
     assert RunRecord(run.dir).status == "finished"
 
 
+@pytest.mark.slow
 def test_a_file_of_an_earlier_training_is_not_believed(
     init: Init, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

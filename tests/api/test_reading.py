@@ -25,6 +25,7 @@ def three(init: Init) -> list[str]:
     return ids
 
 
+@pytest.mark.slow
 def test_every_run_is_a_row_newest_first(three: list[str], root: Path) -> None:
     frame = cupel.runs(root)
     assert frame["id"].to_list() == three[::-1]
@@ -36,6 +37,7 @@ def test_every_run_is_a_row_newest_first(three: list[str], root: Path) -> None:
     assert set(frame["status"]) == {"finished"}
 
 
+@pytest.mark.slow
 def test_filters_and_order_are_those_of_the_command_line(three: list[str], root: Path) -> None:
     assert cupel.runs(root, where="loss<1.5", sort="loss")["name"].to_list() == ["n0", "n1"]
     assert cupel.runs(where="name=n2", project="p")["id"].to_list() == [three[2]]
@@ -57,6 +59,7 @@ def test_metrics_and_settings_that_are_called_like_fields_are_in_every_row(
     assert cupel.runs(root)["summary.step"].to_list() == [0.5]
 
 
+@pytest.mark.slow
 def test_without_polars_rows_are_dicts(
     three: list[str], root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

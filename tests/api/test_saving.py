@@ -88,6 +88,7 @@ def test_with_wait_it_is_on_the_disk_when_the_call_returns(init: Init) -> None:
         assert events(run.dir) == [("saved", 0)]
 
 
+@pytest.mark.slow
 def test_what_is_written_by_the_way_is_recorded_at_the_next_one(
     init: Init, gate: threading.Event
 ) -> None:
@@ -114,6 +115,7 @@ def test_between_two_steps_what_is_on_the_disk_is_recorded(init: Init) -> None:
         assert 3 < run.step < 10_000
 
 
+@pytest.mark.slow
 def test_the_memory_for_copies_is_got_once(init: Init, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[int] = []
     empty = torch.empty
@@ -132,6 +134,7 @@ def test_the_memory_for_copies_is_got_once(init: Init, monkeypatch: pytest.Monke
     assert RunRecord(run.dir).checkpoints() == [18, 20]
 
 
+@pytest.mark.slow
 def test_loading_waits_for_what_is_being_written(init: Init, gate: threading.Event) -> None:
     box = Box({"count": 1})
     with init() as run:
@@ -307,6 +310,7 @@ def test_the_error_that_ends_a_run_is_raised_and_not_that_of_its_checkpoint(
     assert (RunRecord(run.dir).status, events(run.dir)) == (status, [("failed", 0)])
 
 
+@pytest.mark.slow
 def test_a_run_that_is_left_in_the_midst_of_a_checkpoint_keeps_it(
     init: Init, gate: threading.Event
 ) -> None:
@@ -479,6 +483,7 @@ def test_sigterm_is_left_alone_where_the_script_hears_it_and_given_back_at_the_e
         signal.signal(signal.SIGTERM, before)
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_waits_for_what_is_written_and_writes_its_own(
     init: Init, gate: threading.Event
 ) -> None:
@@ -589,6 +594,7 @@ print("the model is saved")
 """
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_at_the_end_is_told_and_the_script_goes_on(
     script: Script, root: Path
 ) -> None:

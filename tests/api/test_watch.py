@@ -68,6 +68,7 @@ def measured(run: cupel.Run, key: str) -> list[tuple[int, Any]]:
     return [(row["_step"], row[key]) for row in RunRecord(run.dir).history([key])]
 
 
+@pytest.mark.slow
 def test_built_in_monitors_measure_at_their_steps(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -90,6 +91,7 @@ def test_built_in_monitors_measure_at_their_steps(
     assert (run.dir / "model.json").is_file()
 
 
+@pytest.mark.slow
 def test_a_monitor_sees_gradients_before_and_weights_after_the_update(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -116,6 +118,7 @@ def test_a_monitor_sees_gradients_before_and_weights_after_the_update(
     assert seen["after"][1]
 
 
+@pytest.mark.slow
 def test_outside_of_steps_every_update_counts_also_when_few_are_logged(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer
 ) -> None:
@@ -129,6 +132,7 @@ def test_outside_of_steps_every_update_counts_also_when_few_are_logged(
 
 
 @pytest.mark.parametrize("first", [0, 1, 7])
+@pytest.mark.slow
 def test_what_was_measured_before_the_first_line_goes_to_its_step(
     init: Init, model: nn.Module, optimizer: torch.optim.Optimizer, first: int
 ) -> None:

@@ -92,6 +92,7 @@ def test_and_without_the_copy_it_would_be(
     assert saved.hashes != before
 
 
+@pytest.mark.slow
 def test_updates_that_never_wait_leave_every_checkpoint_as_it_was_taken(tmp_path: Path) -> None:
     here = room_of(tmp_path)
     parts, step = training()
@@ -119,6 +120,7 @@ def test_the_same_files_are_written_as_in_the_foreground(tmp_path: Path) -> None
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_news_are_told_once_and_say_what_it_cost(tmp_path: Path, gate: threading.Event) -> None:
     here = room_of(tmp_path)
     started = time.perf_counter()
@@ -135,6 +137,7 @@ def test_news_are_told_once_and_say_what_it_cost(tmp_path: Path, gate: threading
     assert here.best("val_loss") == saved.path
 
 
+@pytest.mark.slow
 def test_one_is_written_at_a_time_and_waiting_is_told(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -308,6 +311,7 @@ def test_a_thread_that_cannot_be_started_is_told(
             here.save(2, boxed({"w": torch.ones(9)}))
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_while_it_waits_gives_the_file_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,12 +86,14 @@ states = st.recursive(
 
 @quick
 @given(states)
+@pytest.mark.slow
 def test_every_state_comes_back_bit_for_bit(state: Any) -> None:
     assert same(round_trip(state), state)
 
 
 @quick
 @given(states)
+@pytest.mark.slow
 def test_the_hash_does_not_change_by_the_round_trip(state: Any) -> None:
     assert state_hash(round_trip(state)) == state_hash(state)
 
@@ -117,6 +119,7 @@ def plain_hash(state: Any) -> str:
 
 @quick
 @given(states)
+@pytest.mark.slow
 def test_the_hash_is_what_it_always_was(state: Any) -> None:
     assert state_hash(state) == plain_hash(state)
 

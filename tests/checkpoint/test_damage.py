@@ -52,6 +52,7 @@ def two_checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place=st.floats(0, 1, exclude_max=True),
     mask=st.integers(1, 255),
 )
+@pytest.mark.slow
 def test_one_changed_byte_anywhere_is_found(
     two_checkpoints: Path, name: str, place: float, mask: int
 ) -> None:

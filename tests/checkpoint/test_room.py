@@ -97,6 +97,7 @@ def train(model: nn.Module, optimizer: Any, scheduler: Any, steps: range) -> Non
         ("sgd", "sequential"),
     ],
 )
+@pytest.mark.slow
 def test_training_goes_on_bit_for_bit_after_restoring(
     tmp_path: Path, optimizer: str, schedule: str
 ) -> None:
@@ -210,6 +211,7 @@ def test_a_state_that_cannot_be_saved_is_named(tmp_path: Path) -> None:
     keep_every=st.none() | st.integers(1, 3),
     goal=st.sampled_from(["min", "max"]),
 )
+@pytest.mark.slow
 def test_the_last_the_spaced_and_the_best_stay(
     tmp_path_factory: pytest.TempPathFactory,
     losses: list[float],
@@ -244,6 +246,7 @@ def test_the_last_the_spaced_and_the_best_stay(
     goal=st.sampled_from(["min", "max"]),
     background=st.booleans(),
 )
+@pytest.mark.slow
 def test_several_best_stay_and_each_is_known_as_one_when_it_comes(
     tmp_path_factory: pytest.TempPathFactory,
     losses: list[float],

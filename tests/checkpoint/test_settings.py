@@ -28,6 +28,7 @@ def test_every_field_is_described() -> None:
     assert all(field.description for field in CheckpointSettings.model_fields.values())
 
 
+@pytest.mark.slow
 def test_settings_do_not_import_torch() -> None:
     code = "import cupel.checkpoint.settings, sys; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -30,6 +30,7 @@ def printed(root: Path, capsys: pytest.CaptureFixture[str], columns: int = 60) -
     return capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_each_card_begins_with_the_interval_and_ends_with_the_verdict(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -45,6 +46,7 @@ def test_each_card_begins_with_the_interval_and_ends_with_the_verdict(
     assert "Is the wave model better?" in text
 
 
+@pytest.mark.slow
 def test_what_is_missing_unequal_or_failed_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +60,7 @@ def test_what_is_missing_unequal_or_failed_is_named(
 
 
 @pytest.mark.parametrize("columns", [50, 60, 80, 100])
+@pytest.mark.slow
 def test_no_line_is_wider_than_the_terminal_and_every_arm_has_its_numbers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], columns: int
 ) -> None:
@@ -77,6 +80,7 @@ def test_one_run_an_arm_gets_a_difference_and_no_verdict(
     assert "→ no verdict: one run an arm: nothing tells chance from effect" in text
 
 
+@pytest.mark.slow
 def test_what_was_not_recorded_is_said_to_be(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -86,6 +90,7 @@ def test_what_was_not_recorded_is_said_to_be(
     assert row.split(maxsplit=3)[3].split("  ")[-1].strip() == "not recorded"
 
 
+@pytest.mark.slow
 def test_json_holds_every_card_and_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     plant(tmp_path, three_arms())
     capsys.readouterr()
@@ -97,6 +102,7 @@ def test_json_holds_every_card_and_run(tmp_path: Path, capsys: pytest.CaptureFix
     assert facts["cards"][1]["diverged_arm"] == [3]
 
 
+@pytest.mark.slow
 def test_a_terminal_without_utf8_gets_the_same_in_ascii(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +119,7 @@ def test_a_terminal_without_utf8_gets_the_same_in_ascii(
     assert "?" not in text.replace("better?", "")
 
 
+@pytest.mark.slow
 def test_an_unknown_study_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     plant(tmp_path, three_arms())
     with pytest.raises(UnknownName, match="planted"):

@@ -34,6 +34,7 @@ def dots(text):
     st.sampled_from(["utf-8", "ascii"]),
 )
 @settings(deadline=None)
+@pytest.mark.slow
 def test_any_values_fit_into_width_and_height(
     train, val, references, width, height, colour, encoding
 ):

@@ -144,6 +144,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
 # ---- ls ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_ls_shows_every_runs_state_the_most_urgent_first(mixed: Manifest, type_: Type) -> None:
     control.append(mixed.folder, "boost", [of(mixed, "drop", 1).run_id], priority=500)
     rows = facts_of(type_, "ls", "sine")["runs"]
@@ -165,6 +166,7 @@ def test_ls_shows_every_runs_state_the_most_urgent_first(mixed: Manifest, type_:
     assert "500" in shown[0]
 
 
+@pytest.mark.slow
 def test_ls_is_narrowed_by_states_arms_and_tags(mixed: Manifest, type_: Type) -> None:
     def shown(*arguments: str) -> list[str]:
         return [row["run"] for row in facts_of(type_, "ls", "sine", *arguments)["runs"]]
@@ -199,6 +201,7 @@ def test_every_state_that_there_is_can_be_asked_for(mixed: Manifest, type_: Type
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])
+@pytest.mark.slow
 def test_tables_are_never_wider_than_the_terminal(
     mixed: Manifest, type_: Type, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -223,6 +226,7 @@ def test_a_column_that_no_run_has_anything_in_is_left_out(tmp_path: Path, type_:
 # ---- show, logs --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_show_tells_of_every_attempt_and_the_end_of_the_log(mixed: Manifest, type_: Type) -> None:
     run = of(mixed, "plain", 2)
     log = log_of(mixed, run)
@@ -243,6 +247,7 @@ def test_show_tells_of_every_attempt_and_the_end_of_the_log(mixed: Manifest, typ
     assert facts["log"] == str(log)
 
 
+@pytest.mark.slow
 def test_a_run_can_be_meant_by_its_id_its_label_or_a_part_that_only_it_has(
     manifest: Manifest, type_: Type
 ) -> None:
@@ -266,6 +271,7 @@ def test_logs_prints_as_many_lines_as_asked_for(manifest: Manifest, type_: Type)
 
 
 @pytest.mark.parametrize("do", ["cancel", "hold", "release", "boost", "retry"])
+@pytest.mark.slow
 def test_runs_are_steered_by_id_arm_tag_or_all_together(
     manifest: Manifest, type_: Type, do: str
 ) -> None:
@@ -288,6 +294,7 @@ def test_runs_are_steered_by_id_arm_tag_or_all_together(
 
 
 @pytest.mark.parametrize("do", ["cancel", "hold", "release", "boost", "retry"])
+@pytest.mark.slow
 def test_a_command_that_names_no_runs_or_in_two_ways_is_refused(
     manifest: Manifest, type_: Type, do: str
 ) -> None:
@@ -300,6 +307,7 @@ def test_a_command_that_names_no_runs_or_in_two_ways_is_refused(
     assert asked(manifest) == []
 
 
+@pytest.mark.slow
 def test_runs_that_the_study_has_not_are_refused_and_nothing_is_written(
     manifest: Manifest, type_: Type
 ) -> None:
@@ -336,6 +344,7 @@ def test_what_was_asked_shows_in_the_states(manifest: Manifest, type_: Type) -> 
     assert state() == ("planned", 7)
 
 
+@pytest.mark.slow
 def test_retry_failed_finds_those_that_failed_or_could_not_begin(
     mixed: Manifest, type_: Type
 ) -> None:
@@ -386,6 +395,7 @@ def test_a_host_is_released_that_is_in_quarantine_and_no_other(
 # ---- recover, workers --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_recover_shows_what_waits_unseen_and_how_to_release_it(
     mixed: Manifest, type_: Type
 ) -> None:
@@ -426,6 +436,7 @@ def test_a_run_whose_process_is_gone_is_shown_as_crashed(manifest: Manifest, typ
     assert row["state"] in ("crashed", "waiting")
 
 
+@pytest.mark.slow
 def test_a_threshold_of_ones_own_finds_those_silent_for_longer(
     manifest: Manifest, type_: Type
 ) -> None:
@@ -442,6 +453,7 @@ def test_a_threshold_of_ones_own_finds_those_silent_for_longer(
     assert "--threshold" in refused(type_, "recover", "sine", "--threshold", "-1")
 
 
+@pytest.mark.slow
 def test_workers_are_shown_with_what_they_run(manifest: Manifest, type_: Type) -> None:
     (line,) = lines_of(type_, "workers", "sine")
     assert line == "nobody works on sine; begin with: cupel jobs work sine"
@@ -473,6 +485,7 @@ def test_looking_leaves_nothing_behind_but_a_cache(mixed: Manifest, type_: Type)
 # ---- work --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_work_refuses_what_is_no_study_and_no_run(manifest: Manifest, type_: Type) -> None:
     assert refused(type_, "work", "sin").startswith("no study is called 'sin'")
     told = refused(type_, "work", "sine", "--run", "x")

@@ -41,6 +41,7 @@ def test_ctrl_c_in_what_python_calls_back_while_importing_ends_it_too(tmp_path: 
     assert (done.returncode, done.stderr) == (130, "cupel: aborted\n")
 
 
+@pytest.mark.slow
 def test_a_ctrl_c_that_is_ignored_from_outside_stays_so(tmp_path: Path) -> None:
     (tmp_path / "interrupted.py").write_text(CTRL_C)
     (tmp_path / "r.yaml").write_text("workload: interrupted:X\n")
@@ -50,6 +51,7 @@ def test_a_ctrl_c_that_is_ignored_from_outside_stays_so(tmp_path: Path) -> None:
     assert "aborted" not in done.stderr
 
 
+@pytest.mark.slow
 def test_ctrl_c_while_something_is_prepared_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "interrupted.py").write_text(CTRL_C)
     (tmp_path / "r.yaml").write_text("workload: interrupted:X\n")
@@ -58,6 +60,7 @@ def test_ctrl_c_while_something_is_prepared_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", [["-m", "cupel"], [str(Path(sys.executable).parent / "cupel")]])
+@pytest.mark.slow
 def test_a_module_here_is_found_and_hides_none_of_those_installed(
     tmp_path: Path, how: list[str]
 ) -> None:

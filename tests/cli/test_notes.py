@@ -75,6 +75,7 @@ def test_warnings_are_counted_apart_and_refuse_nothing(typed: Typed) -> None:
     assert "# Implementation Plan" in typed("plan")
 
 
+@pytest.mark.slow
 def test_new_notes_are_written_once_and_lint_says_what_is_to_do(typed: Typed) -> None:
     out = typed("new", "elastic", "--title", "A: B", "--arxiv", "2501.00663")
     assert out.startswith("wrote notes/elastic.context.md\nNext: ")
@@ -108,6 +109,7 @@ def test_a_graph_of_notes_with_faults_is_drawn_and_says_so(typed: Typed) -> None
     assert "the notes have faults (1)" in typed.err
 
 
+@pytest.mark.slow
 def test_a_plan_is_printed_written_and_told_as_json(typed: Typed) -> None:
     text = typed("plan", "--date", "2026-11-22", "--name", "small")
     assert text.startswith("# Implementation Plan: small\n\n**Generated:** 2026-11-22")
@@ -141,6 +143,7 @@ def test_what_cannot_be_planned_is_refused_in_one_line(
     assert told in typed.refused("plan", *words)
 
 
+@pytest.mark.slow
 def test_notes_with_faults_are_neither_planned_nor_scaffolded_nor_exported(typed: Typed) -> None:
     written(typed.folder / "notes", ridge=BROKEN)
     for words in (["plan"], ["equations"], ["scaffold", "--into", "x"], ["export"]):
@@ -184,6 +187,7 @@ def test_a_skeleton_is_written_once(typed: Typed) -> None:
     assert "--into" in typed.refused("scaffold")
 
 
+@pytest.mark.slow
 def test_a_diff_tells_what_changed_and_what_that_reaches(typed: Typed) -> None:
     Path("new.md").write_text(changed("y_t = q_t @ M_t", "y_t = 1 * (q_t @ M_t)"))
     lines = typed("diff", "notes/ridge.context.md", "new.md").splitlines()
@@ -205,6 +209,7 @@ def test_a_diff_tells_what_changed_and_what_that_reaches(typed: Typed) -> None:
     )
 
 
+@pytest.mark.slow
 def test_notes_are_exported_as_data_and_as_a_rubric(typed: Typed) -> None:
     assert len(typed.json("export")["papers"]) == 2
     assert typed.json("export", "--format", "rubric")["id"] == "notes"

@@ -149,6 +149,7 @@ def test_a_job_may_take_several_runs_and_only_those_of_an_arm(
     assert "#SBATCH --array=0-1\n" in script
 
 
+@pytest.mark.slow
 def test_accepted_runs_are_not_submitted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     manifest = freeze(plan(root))
     accept(manifest, 0)

@@ -199,6 +199,7 @@ def test_everything_goes_to_stderr_and_printing_to_stdout_stays_there():
 
 
 @given(st.floats(-1e300, 1e300) | st.sampled_from([math.nan, math.inf, -math.inf]))
+@pytest.mark.slow
 def test_a_number_is_short_and_reads_back(value):
     text = number(value)
     assert len(text) <= 11

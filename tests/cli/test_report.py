@@ -70,6 +70,7 @@ def test_spectra_that_runs_drew_are_taken_over_the_last_ones_only(tmp_path: Path
     assert "step 10" in text
 
 
+@pytest.mark.slow
 def test_a_folder_that_cannot_be_written_to_is_one_line(tmp_path: Path) -> None:
     plant(tmp_path, ARMS)
     (tmp_path / "file").write_text("")

@@ -85,6 +85,7 @@ def refused(type_: Any, *arguments: str) -> str:
     return str(line)
 
 
+@pytest.mark.slow
 def test_ls_looks_at_each_run_once(type_: Any, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told(type_, "ls")
     looked_at, stat = [], os.stat
@@ -136,10 +137,12 @@ def test_ls_filters_sorts_limits_and_shows_the_columns_asked_for(type_: Any) -> 
 
 
 @pytest.mark.parametrize("empty", [("--sort", ""), ("--sort", "-"), ("--columns", " , ")])
+@pytest.mark.slow
 def test_ls_refuses_a_column_without_a_name(type_: Any, empty: tuple[str, str]) -> None:
     assert f"{empty[0]} names no column" in refused(type_, "ls", *empty)
 
 
+@pytest.mark.slow
 def test_ls_says_how_to_ask_for_what_is_called_like_a_column(type_: Any, root: Path) -> None:
     session = make(root, "run-c")
     session.log({"step": 7.5}, step=1)
@@ -199,6 +202,7 @@ def test_diff_tells_settings_code_and_packages(root: Path, type_: Any) -> None:
     assert "nothing differs" in type_("diff", "run-a", "run-a")[1]
 
 
+@pytest.mark.slow
 def test_show_tells_of_lines_that_are_lost_and_of_what_failed_beside_training(
     type_: Any, root: Path
 ) -> None:
@@ -250,6 +254,7 @@ def test_show_says_that_the_clock_was_set_back(type_: Any, root: Path) -> None:
     assert "-1000000000" not in out
 
 
+@pytest.mark.slow
 def test_further_ranks_are_shown_and_followed(type_: Any, root: Path) -> None:
     folder = layout.session_dir(root / "p" / "run-a", 1)
     (folder / layout.metrics_name(2)).write_text('{"_step":7,"_t":1.0,"loss":0.25}\n')
@@ -264,6 +269,7 @@ def test_further_ranks_are_shown_and_followed(type_: Any, root: Path) -> None:
     assert "rank 0 alone" in refused(type_, "tail", "run-a", "--rank", "2", "--console")
 
 
+@pytest.mark.slow
 def test_tail_shows_the_last_lines_of_numbers_or_of_what_was_printed(type_: Any) -> None:
     for follow in ((), ("-f",)):
         lines = type_("tail", "run-a", "-n", "2", "--json", *follow)[1].splitlines()
@@ -318,6 +324,7 @@ def test_ctrl_c_ends_following_with_130_and_a_closed_pipe_with_141(root: Path) -
     session.finish("failed")
 
 
+@pytest.mark.slow
 def test_grep_says_where(root: Path, type_: Any) -> None:
     hits = told(type_, "grep", "-i", "needle", "run-a")
     assert [(hit["file"], hit["line"], hit["text"]) for hit in hits] == [
@@ -372,6 +379,7 @@ def test_of_many_editors_at_once_none_is_lost(root: Path) -> None:
     assert sorted(tags) == sorted(["draft", *wanted])
 
 
+@pytest.mark.slow
 def test_a_removed_run_is_gone_and_comes_back(root: Path, type_: Any) -> None:
     code, out, _ = type_("rm", "run-a", "--yes")
     assert (code, out) == (0, "took p/run-a; back with: cupel runs restore p/run-a\n")
@@ -382,6 +390,7 @@ def test_a_removed_run_is_gone_and_comes_back(root: Path, type_: Any) -> None:
     assert "no run in the trash is called" in refused(type_, "restore", "run-a")
 
 
+@pytest.mark.slow
 def test_rm_asks_and_refuses_what_lives_or_belongs_to_a_study(
     root: Path, type_: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +426,7 @@ def test_gc_says_what_it_frees_and_du_what_is_used(root: Path, type_: Any) -> No
     assert type_("du", "run-b")[1].splitlines()[1].startswith("p/run-b")
 
 
+@pytest.mark.slow
 def test_an_exported_run_is_imported_again(root: Path, type_: Any) -> None:
     assert type_("export", "run-a", "run.zip")[0] == 0
     assert told(type_, "export", "run-a", "a.csv")["kind"] == "csv"
@@ -427,6 +437,7 @@ def test_an_exported_run_is_imported_again(root: Path, type_: Any) -> None:
     assert "did you mean 'wandb'" in refused(type_, "import", "x", "--kind", "wand")
 
 
+@pytest.mark.slow
 def test_import_names_its_options_as_they_are_typed(type_: Any, tmp_path: Path) -> None:
     (tmp_path / "m.txt").write_text("?")
     assert "give --kind, one of: " in refused(type_, "import", "m.txt")
@@ -439,6 +450,7 @@ def test_import_names_its_options_as_they_are_typed(type_: Any, tmp_path: Path) 
     assert "--step names a column of a table" in said
 
 
+@pytest.mark.slow
 def test_verify_exits_with_1_and_says_what_is_wrong(root: Path, type_: Any) -> None:
     assert type_("verify", "--all")[0] == 0
     path = layout.session_dir(root / "p" / "run-b", 1) / layout.metrics_name()
@@ -455,6 +467,7 @@ def test_verify_exits_with_1_and_says_what_is_wrong(root: Path, type_: Any) -> N
     assert "--all" in refused(type_, "verify")
 
 
+@pytest.mark.slow
 def test_checkpoints_are_listed_verified_pinned_and_exported(root: Path, type_: Any) -> None:
     run_dir = root / "p" / "run-a"
     digest = hashlib.sha256(b"tensors").hexdigest()
@@ -486,6 +499,7 @@ def test_checkpoints_are_listed_verified_pinned_and_exported(root: Path, type_: 
     ["ls", "show run-a", "compare run-a run-b", "diff run-a run-b", "tail run-a", "grep x",
      "note run-a", "tag run-a", "verify run-a", "checkpoints run-a", "du", "restore", "gc"],
 )  # fmt: skip
+@pytest.mark.slow
 def test_no_command_loads_what_weighs(root: Path, command: str) -> None:
     code = (
         "import sys\nfrom cupel.cli.main import main\n"

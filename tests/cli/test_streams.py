@@ -36,6 +36,7 @@ def test_a_full_stdout_is_one_line(tmp_path: Path, command: str, unbuffered: str
     assert done.stderr == "cupel: cannot write to stdout: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_closed_stdout_is_one_line(tmp_path: Path) -> None:
     done = shell("cupel --version >&-", tmp_path)
     assert done.returncode == 1
@@ -74,6 +75,7 @@ def test_a_result_larger_than_a_buffer_that_stdout_refuses_is_one_line(
 
 
 @UNBUFFERED
+@pytest.mark.slow
 def test_who_holds_a_stream_from_before_can_still_write_to_it(
     tmp_path: Path, unbuffered: str
 ) -> None:
@@ -118,6 +120,7 @@ def test_a_reader_that_has_gone_is_quiet(tmp_path: Path, unbuffered: str) -> Non
     assert (done.returncode, done.stderr) == (141, "")
 
 
+@pytest.mark.slow
 def test_the_numbers_of_closed_streams_are_not_given_to_files(tmp_path: Path) -> None:
     """Or what is told on stderr would go into a record."""
     (tmp_path / "mine.py").write_text(

@@ -36,6 +36,7 @@ def arms(**wave: Any) -> dict[str, Arm]:
 # ---- verify ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_complete_study_is_shown_by_arm_and_ends_with_0(tmp_path: Path) -> None:
     plant(tmp_path, arms())
     done = typed("verify", "planted", "--root", tmp_path)
@@ -46,6 +47,7 @@ def test_a_complete_study_is_shown_by_arm_and_ends_with_0(tmp_path: Path) -> Non
     assert lines[-1] == "complete: of 6 runs 6 accepted; nothing is wrong"
 
 
+@pytest.mark.slow
 def test_problems_are_grouped_by_kind_with_counts_and_the_first_runs(tmp_path: Path) -> None:
     seeds = tuple(range(1, 9))
     quality = {"accuracy": {}, "val_loss": {"high": 1.9}}
@@ -62,6 +64,7 @@ def test_problems_are_grouped_by_kind_with_counts_and_the_first_runs(tmp_path: P
     assert lines[-1] == "incomplete: 8 of 16 runs are missing, and 16 problems"
 
 
+@pytest.mark.slow
 def test_failed_runs_are_told_with_their_class_and_are_no_problem(tmp_path: Path) -> None:
     plant(tmp_path, arms(values={1: 1.8, 2: 1.8}, diverged=[3]))
     done = typed("verify", "planted", "--root", tmp_path)
@@ -74,6 +77,7 @@ def test_failed_runs_are_told_with_their_class_and_are_no_problem(tmp_path: Path
     assert last == "complete: of 6 runs 5 accepted, 1 diverged; nothing is wrong"
 
 
+@pytest.mark.slow
 def test_verify_as_json_has_every_problem(tmp_path: Path) -> None:
     plant(tmp_path, arms(values={1: 1.8}))
     done = typed("verify", "planted", "--root", tmp_path, "--json")
@@ -101,6 +105,7 @@ def test_an_unknown_study_is_a_usage_error(tmp_path: Path, command: str) -> None
 # ---- export ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_export_says_where_it_is_and_how_many_rows(tmp_path: Path) -> None:
     plant(tmp_path / "runs", arms())
     to = tmp_path / "data"
@@ -114,6 +119,7 @@ def test_an_export_says_where_it_is_and_how_many_rows(tmp_path: Path) -> None:
     assert (to / "runs.csv").is_file()
 
 
+@pytest.mark.slow
 def test_an_export_as_json_lists_its_files(tmp_path: Path) -> None:
     manifest = plant(tmp_path, arms())
     facts = json.loads(typed("export", "planted", "--root", tmp_path, "--json").stdout)
@@ -123,6 +129,7 @@ def test_an_export_as_json_lists_its_files(tmp_path: Path) -> None:
         assert (manifest.folder / "export" / name).is_file()
 
 
+@pytest.mark.slow
 def test_an_export_in_an_unknown_format_or_over_other_files_is_refused(tmp_path: Path) -> None:
     plant(tmp_path / "runs", arms())
     with pytest.raises(UnknownName, match="did you mean 'parquet'"):
@@ -142,6 +149,7 @@ def two_roots(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "here", tmp_path / "there"
 
 
+@pytest.mark.slow
 def test_collecting_makes_a_study_complete(tmp_path: Path) -> None:
     here, there = two_roots(tmp_path)
     assert typed("verify", "planted", "--root", here).exit_code == 1
@@ -155,6 +163,7 @@ def test_collecting_makes_a_study_complete(tmp_path: Path) -> None:
     assert [run["action"] for run in facts["runs"]] == ["same"] * 3
 
 
+@pytest.mark.slow
 def test_a_conflict_is_told_with_both_places_and_ends_with_1(tmp_path: Path) -> None:
     here, there = two_roots(tmp_path)
     plant(tmp_path / "again", {"plain": Arm(around(2.1)), "wave": Arm(around(1.7))})
@@ -166,6 +175,7 @@ def test_a_conflict_is_told_with_both_places_and_ends_with_1(tmp_path: Path) -> 
     assert "are both accepted" in told[0]
 
 
+@pytest.mark.slow
 def test_a_view_can_be_made_beside_collecting_or_alone(tmp_path: Path) -> None:
     here, there = two_roots(tmp_path)
     view = tmp_path / "view"
@@ -177,6 +187,7 @@ def test_a_view_can_be_made_beside_collecting_or_alone(tmp_path: Path) -> None:
     assert not (view / "wave/s1").is_symlink()
 
 
+@pytest.mark.slow
 def test_what_is_missing_to_collect_is_said(tmp_path: Path) -> None:
     plant(tmp_path / "runs", arms())
     with pytest.raises(UsageError, match="say where to collect from"):

@@ -97,6 +97,7 @@ def test_more_than_thirty_cells_are_summed_up_by_arm(typed: Typed) -> None:
     assert len(lines) < 60
 
 
+@pytest.mark.slow
 def test_time_and_disk_are_unknown_without_a_run_and_else_of_the_earlier_ones(
     typed: Typed,
 ) -> None:

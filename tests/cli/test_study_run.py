@@ -110,6 +110,7 @@ def test_runs_of_other_code_are_kept_and_that_is_told(
     assert states(manifest) == ["finished"] * 2
 
 
+@pytest.mark.slow
 def test_other_code_stops_a_study_before_anything_is_written(
     manifest: Manifest, desk: Desk, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -95,6 +95,7 @@ def lines_of(type_: Type, *arguments: str) -> list[str]:
 # ---- once --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_run_has_a_row_and_reasons_stand_below_once_each(root: Path, type_: Type) -> None:
     manifest = planted(root)
     fail(manifest, of(manifest, "plain", 3), "no such module")
@@ -119,6 +120,7 @@ def test_every_run_has_a_row_and_reasons_stand_below_once_each(root: Path, type_
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_end_is_told_when_it_is_known_and_else_why_it_is_not(root: Path, type_: Type) -> None:
     manifest = planted(root)
     told = "; done: unknown (runs are open, and no worker is there to take them); "
@@ -164,6 +166,7 @@ def test_of_very_many_cells_the_first_are_shown_and_the_others_counted(
 
 
 @pytest.mark.parametrize("columns", [50, 80, 200])
+@pytest.mark.slow
 def test_no_table_and_no_line_of_counts_is_wider_than_the_terminal(
     root: Path, type_: Type, monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
@@ -199,6 +202,7 @@ def test_as_json_there_is_all_of_it_and_nothing_else(root: Path, type_: Type) ->
     assert refused["reason"] == "no such corpus; not retried"
 
 
+@pytest.mark.slow
 def test_an_alert_is_shown_while_it_holds_and_gone_when_it_is_over(root: Path, type_: Type) -> None:
     manifest = planted(root, **DISK)
     for _ in range(2):  # the second one has not raised it
@@ -214,6 +218,7 @@ def test_an_alert_is_shown_while_it_holds_and_gone_when_it_is_over(root: Path, t
     assert "of the disk" in shown[0]
 
 
+@pytest.mark.slow
 def test_jobs_status_is_the_same_command(
     root: Path, type_: Type, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -306,6 +311,7 @@ def watching(root: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
         process.communicate()
 
 
+@pytest.mark.slow
 def test_watching_a_study_that_is_over_prints_a_line_and_ends(root: Path, type_: Type) -> None:
     manifest = planted(root, done=3)
     control.append(manifest.folder, "cancel", [of(manifest, "plain", 4).run_id])

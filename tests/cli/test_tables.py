@@ -55,6 +55,7 @@ def on_terminal(root: Path, width: int, *arguments: str) -> list[str]:
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+@pytest.mark.slow
 def test_status_and_loss_of_every_run_are_seen_on_a_terminal_of_any_width(
     root: Path, width: int
 ) -> None:
@@ -72,6 +73,7 @@ def test_status_and_loss_of_every_run_are_seen_on_a_terminal_of_any_width(
     [("compare", *RUNS), ("du",), ("tail", RUNS[0]), ("diff", *RUNS[:2]), ("show", RUNS[0])],
     ids=lambda command: command[0],
 )
+@pytest.mark.slow
 def test_no_line_is_wider_than_the_terminal(
     root: Path, width: int, command: tuple[str, ...]
 ) -> None:
@@ -80,6 +82,7 @@ def test_no_line_is_wider_than_the_terminal(
     assert max(len(line) for line in lines if str(root) not in line) <= width
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_a_block_for_each_metric(root: Path) -> None:
     lines = on_terminal(root, 80, "compare", *RUNS)
     place = lines.index("loss, last")

@@ -137,6 +137,7 @@ def test_all_else_that_is_kept_becomes_media_with_step_and_wall_time(root: Path)
     assert not pyplot.fignum_exists(figure.number)  # closed, as TensorBoard's does
 
 
+@pytest.mark.slow
 def test_settings_and_their_results_are_config_and_summary(root: Path) -> None:
     with SummaryWriter("logs/mnist/base") as writer:
         for lr in (0.1, 0.1, 0.2, 0.3):
@@ -150,6 +151,7 @@ def test_settings_and_their_results_are_config_and_summary(root: Path) -> None:
     assert {record.status for record in found.values()} == {"finished"}
 
 
+@pytest.mark.slow
 def test_several_writers_are_open_beside_each_other_and_the_current_run(root: Path) -> None:
     run = cupel.init("p", "current")
     train, val = SummaryWriter("logs/x/train"), SummaryWriter("logs/x/val")
@@ -168,6 +170,7 @@ def test_several_writers_are_open_beside_each_other_and_the_current_run(root: Pa
     assert rows(train) == [{"_step": 1, "loss": 1.0}]
 
 
+@pytest.mark.slow
 def test_a_writer_without_close_is_ended_with_python(root: Path, tmp_path: Path) -> None:
     import subprocess
     import sys

@@ -150,6 +150,7 @@ def test_an_id_is_the_runs_and_a_second_one_is_refused(root: Path) -> None:
         wandb.init(id="abc")
 
 
+@pytest.mark.slow
 def test_must_and_allow_go_on_after_the_last_line_as_in_wandb(root: Path) -> None:
     """With another config, too: scripts say there that they resume."""
     run = wandb.init(project="p", id="abc", resume="allow", config={"init_from": "scratch"})
@@ -208,6 +209,7 @@ def test_the_config_of_the_run_and_the_module_of_that_name_do_not_meet(root: Pat
     assert load.__module__ == "cupel.config"
 
 
+@pytest.mark.slow
 def test_importing_the_module_config_before_and_after_works_in_every_form(tmp_path: Path) -> None:
     code = (
         "import cupel\nfrom cupel.config import Settings\nfrom cupel import config as a\n"

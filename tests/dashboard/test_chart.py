@@ -60,6 +60,7 @@ def test_every_stretch_has_the_least_the_greatest_and_the_last_of_its_points(
         assert [float(last[row]), float(low[row]), float(high[row])] == told
 
 
+@pytest.mark.slow
 def test_a_spike_of_one_point_is_seen_at_every_zoom(tmp_path: Path) -> None:
     values = [1.0] * 50_000
     values[31_234] = 9.0
@@ -124,6 +125,7 @@ def test_a_resumed_run_shows_its_newest_values_and_what_was_left_behind_apart(
     assert [s["session"] for s in header["sessions"][0]["sessions"]] == [1, 2]
 
 
+@pytest.mark.slow
 def test_arms_become_means_with_intervals(tmp_path: Path) -> None:
     for seed in range(3):
         make(tmp_path, [float(seed)] * 10, arm="a", seed=seed)

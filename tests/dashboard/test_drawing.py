@@ -73,6 +73,7 @@ def test_how_faint_things_are_is_as_on_the_page() -> None:
 
 
 @given(title=TEXTS, label=TEXTS, metric=TEXTS.filter(bool))
+@pytest.mark.slow
 def test_whatever_people_write_is_text(
     tmp_path_factory: pytest.TempPathFactory, title: str, label: str, metric: str
 ) -> None:
@@ -127,6 +128,7 @@ def test_a_smoothed_line_lies_over_the_faded_raw_one(tmp_path: Path) -> None:
     assert len([p for p in paths(svg, stroke_width="2") if "L" in (p.get("d") or "")]) == 1
 
 
+@pytest.mark.slow
 def test_nine_runs_have_nine_styles_and_a_legend(tmp_path: Path) -> None:
     keys = [make(tmp_path, [float(n), n + 1.0]) for n in range(9)]
     svg = drawn(tmp_path, keys, labels={key: f"run {n}" for n, key in enumerate(keys)})
@@ -183,6 +185,7 @@ def test_where_a_resumed_run_went_on_is_a_tick_and_its_tail_is_dim(tmp_path: Pat
 
 @pytest.mark.parametrize("x", ["step", "time", "relative", "loss"])
 @pytest.mark.parametrize("values", [[], [1.0], [1e300, -1e300], [1e-320], [math.nan], [5.0] * 3])
+@pytest.mark.slow
 def test_any_run_can_be_drawn(tmp_path: Path, values: list[float], x: str) -> None:
     key = make(tmp_path, values)
     for log_y in (False, True):

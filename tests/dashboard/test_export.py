@@ -50,6 +50,7 @@ def rows_of(rows: Rows) -> list[Row]:
 
 @settings(max_examples=30)
 @given(RUNS)
+@pytest.mark.slow
 def test_all_has_a_row_for_each_line_of_each_session_in_their_order(run: list[Log]) -> None:
     wanted = [
         (number, line)
@@ -68,6 +69,7 @@ def test_all_has_a_row_for_each_line_of_each_session_in_their_order(run: list[Lo
 
 @settings(max_examples=30)
 @given(RUNS, st.none() | st.lists(st.sampled_from(KEYS), min_size=1))
+@pytest.mark.slow
 def test_current_is_what_the_history_of_the_record_has(
     run: list[Log], keys: list[str] | None
 ) -> None:
@@ -85,6 +87,7 @@ def test_current_is_what_the_history_of_the_record_has(
 
 @settings(max_examples=30)
 @given(RUNS)
+@pytest.mark.slow
 def test_csv_and_json_of_any_record_can_be_read_and_say_the_same(run: list[Log]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         arbitrary_logs.write(Path(folder, "p", "r"), run)

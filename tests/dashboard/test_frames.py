@@ -61,6 +61,7 @@ _array = st.sampled_from(["i4", "f4", "f8"]).flatmap(
 
 
 @given(st.lists(_array, max_size=6), st.text(max_size=20))
+@pytest.mark.slow
 def test_what_is_packed_is_unpacked(arrays: list[np.ndarray], text: str) -> None:
     text = text.encode("utf-8", "replace").decode()
     frame = frames.pack({"text": text}, arrays)

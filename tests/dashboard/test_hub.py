@@ -133,6 +133,7 @@ def test_what_is_no_message_is_refused_and_the_line_stays_open(tmp_path: Path, t
         assert hear(socket, "pong")["n"] == 7
 
 
+@pytest.mark.slow
 def test_points_are_told_exactly_as_the_record_has_them(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     for step in range(100):
@@ -170,6 +171,7 @@ def test_a_paused_page_is_sent_one_frame_when_it_goes_on(tmp_path: Path) -> None
     session.finish("finished")
 
 
+@pytest.mark.slow
 def test_while_a_long_run_is_read_a_page_is_told_how_far_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -245,6 +247,7 @@ def test_the_fallback_gives_what_the_socket_would(tmp_path: Path) -> None:
         assert "\n" not in wrong.json()["error"]
 
 
+@pytest.mark.slow
 def test_points_are_told_without_a_socket_too(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     for step in range(50):
@@ -338,6 +341,7 @@ def test_a_place_beyond_all_numbers_does_not_end_what_a_page_is_told(tmp_path: P
     session.finish("finished")
 
 
+@pytest.mark.slow
 def test_pages_that_show_the_same_are_all_told(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     session.log({"loss": 1.0}, step=1)

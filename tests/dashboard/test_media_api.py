@@ -149,6 +149,7 @@ def test_events_that_are_none_are_left_out(tmp_path: Path) -> None:
         assert (item["step"], item["kind"], item["bytes"]) == (None, "7", None)
 
 
+@pytest.mark.slow
 def test_a_table_of_100_000_rows_comes_in_pages(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     rows = [[n, f"row {n}", n / 3] for n in range(100_000)]
@@ -234,6 +235,7 @@ def test_histograms_and_texts_are_told(tmp_path: Path) -> None:
         }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_histograms_over_steps_are_so_many_and_keep_their_counts(tmp_path: Path) -> None:
     session, key = started(tmp_path)
     for step in range(400):
@@ -255,6 +257,7 @@ COUNTS = st.lists(st.integers(0, 1000), min_size=1, max_size=9)
 
 
 @given(st.lists(st.tuples(COUNTS, st.floats(-1e6, 1e6), st.floats(1e-3, 1e6)), min_size=1))
+@pytest.mark.slow
 def test_common_edges_lose_no_value(drawn: list[tuple[list[int], float, float]]) -> None:
     given_ = [
         (np.array(counts, float), np.linspace(low, low + width, len(counts) + 1))

@@ -224,6 +224,7 @@ def test_what_differs_is_not_folded() -> None:
     assert [child.name for child in blocks.children] == ["0–1", "2", "3–5"]
 
 
+@pytest.mark.slow
 def test_blocks_that_were_called_otherwise_are_not_folded() -> None:
     class Growing(nn.Module):
         def __init__(self) -> None:
@@ -319,6 +320,7 @@ def test_unfolding_takes_folding_back_and_nothing_is_lost(node: Node) -> None:
 
 
 @given(trees())
+@pytest.mark.slow
 def test_no_two_neighbours_that_are_left_could_be_folded(node: Node) -> None:
     folded = fold(node)
     assert fold(unfold(folded)) == folded
@@ -477,6 +479,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
     app.state.store.close()
 
 
+@pytest.mark.slow
 def test_the_model_of_a_run_is_served_with_its_newest_norms(client: TestClient) -> None:
     reply = client.get("/api/v1/runs/one/model").json()
     assert reply["available"]
@@ -495,6 +498,7 @@ def test_a_run_without_a_model_and_one_with_a_damaged_file_say_so(client: TestCl
     assert client.get("/api/v1/runs/nobody/model").status_code == 404
 
 
+@pytest.mark.slow
 def test_two_runs_are_served_side_by_side(client: TestClient) -> None:
     reply = client.get("/api/v1/models/compare?a=p/one&b=p/two").json()
     assert reply["available"]

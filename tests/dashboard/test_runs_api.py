@@ -96,6 +96,7 @@ def ids(found: Any) -> list[str]:
     return [row["id"] for row in found["rows"]]
 
 
+@pytest.mark.slow
 def test_rows_say_what_the_index_says(root: Path, client: TestClient) -> None:
     found = got(client, "/api/v1/runs", columns="val_loss,train.lr")
     rows = index.table(root)
@@ -107,6 +108,7 @@ def test_rows_say_what_the_index_says(root: Path, client: TestClient) -> None:
     assert by["other/plain-0"] == {"val_loss": 1.5, "train.lr": None}
 
 
+@pytest.mark.slow
 def test_a_filter_means_the_same_as_in_the_terminal(root: Path, client: TestClient) -> None:
     for where in (
         "arm=wave",
@@ -123,6 +125,7 @@ def test_a_filter_means_the_same_as_in_the_terminal(root: Path, client: TestClie
         assert 0 < found["matched"] == len(found["rows"]) < found["total"], where
 
 
+@pytest.mark.slow
 def test_an_order_is_that_of_the_terminal_and_nan_is_last(root: Path, client: TestClient) -> None:
     for sort in ("val_loss", "-val_loss", "arm", "-created", "train.lr"):
         found = got(client, "/api/v1/runs", sort=sort)
@@ -147,6 +150,7 @@ def test_an_order_is_that_of_the_terminal_and_nan_is_last(root: Path, client: Te
         ({"columns": ",".join(f"c{n}" for n in range(101))}, "at most 100"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_is_one_clear_line(client: TestClient, asked: dict[str, str], told: str) -> None:
     assert told in refused(client, "/api/v1/runs", **asked)
 
@@ -194,6 +198,7 @@ def test_groups_hold_their_runs_in_order_and_count_what_is_not_finite(client: Te
     assert set(ids(part)) == {"wave-0", "damaged", "wave-1"}
 
 
+@pytest.mark.slow
 def test_columns_tell_where_a_name_is_and_how_to_ask_for_it(tmp_path: Path) -> None:
     log_run(tmp_path, run_id="a", lr=1.0, status="mine", seed=3, tags=["x", "y"])
     log_run(tmp_path, run_id="b", lr=2.0, status="mine", seed=4)
@@ -269,6 +274,7 @@ def test_what_was_printed_is_given_from_its_end(tmp_path: Path) -> None:
         refused(found, "/api/v1/runs/one/console", last=0)
 
 
+@pytest.mark.slow
 def test_a_comparison_marks_what_is_unlike_and_the_best_only_by_a_goal(tmp_path: Path) -> None:
     log_run(tmp_path, run_id="a", lr=1.0, goal="min")
     log_run(tmp_path, run_id="b", lr=1, goal="min", losses=[2.0, 1.0, 1.2])
@@ -360,6 +366,7 @@ asked_names = st.sampled_from([*NAMES, "config.x", "summary.seed", "config.y.z",
 
 @settings(max_examples=60)
 @given(tables, asked_names)
+@pytest.mark.slow
 def test_a_getter_gives_what_the_index_gives(rows: list[Row], name: str) -> None:
     get = table.getter(name)
     for row in rows:
@@ -368,6 +375,7 @@ def test_a_getter_gives_what_the_index_gives(rows: list[Row], name: str) -> None
 
 @settings(max_examples=60)
 @given(tables, asked_names, st.booleans(), st.sampled_from(["", "x=1", "not seed>0", "x=none"]))
+@pytest.mark.slow
 def test_rows_are_chosen_and_ordered_as_by_the_index(
     rows: list[Row], name: str, backwards: bool, where: str
 ) -> None:
@@ -385,6 +393,7 @@ def test_rows_are_chosen_and_ordered_as_by_the_index(
 
 @settings(max_examples=60)
 @given(tables, st.sampled_from(["project", "seed", "x"]), st.integers(1, 5))
+@pytest.mark.slow
 def test_windows_put_together_are_the_whole_and_groups_partition_it(
     rows: list[Row], group: str, size: int
 ) -> None:
@@ -410,6 +419,7 @@ def test_windows_put_together_are_the_whole_and_groups_partition_it(
         at += one.count
 
 
+@pytest.mark.slow
 def test_ten_thousand_rows_are_answered_in_windows_and_kept_until_one_changes() -> None:
     rows = [made(n, n % 7, {"x": n % 13}, {"loss": float(n * 37 % 101)}) for n in range(10_000)]
     kept = Tables()

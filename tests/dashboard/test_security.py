@@ -103,6 +103,7 @@ def only_line(response: Any) -> str:
 
 
 @pytest.mark.parametrize("host", ["localhost:8765", "LOCALHOST:8765", "127.0.0.1", "[::1]:9000"])
+@pytest.mark.slow
 def test_the_loopback_is_known_by_its_names_at_any_port(host: str) -> None:
     assert client().get("/healthz", headers={"host": host}).status_code == 200
 
@@ -395,6 +396,7 @@ def served() -> Iterator[int]:
         thread.join()
 
 
+@pytest.mark.slow
 def test_real_upgrades_are_judged_by_what_is_on_the_wire() -> None:
     with served() as port:
         own = f"http://127.0.0.1:{port}"
@@ -466,6 +468,7 @@ NAMES = st.sampled_from(
     st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"]),
     st.sampled_from(["http", "websocket"]),
 )
+@pytest.mark.slow
 def test_garbage_is_refused_and_never_an_error(
     headers: list[tuple[bytes, bytes]], named: bool, method: str, kind: str
 ) -> None:
@@ -477,6 +480,7 @@ def test_garbage_is_refused_and_never_an_error(
 
 
 @given(st.binary(max_size=200))
+@pytest.mark.slow
 def test_garbage_in_a_body_opens_nothing(body: bytes) -> None:
     found = client().post(SESSION, content=body, headers={"origin": OWN})
     assert found.status_code in (400, 401)

@@ -176,6 +176,7 @@ def manifest(tmp_path: Path) -> Manifest:
     return freeze(plan_study(path, root=tmp_path / "runs"))
 
 
+@pytest.mark.slow
 def test_a_study_is_one_file_from_before_its_first_run_on(manifest: Manifest) -> None:
     store, key = Store(manifest.root), f"{manifest.project}/{manifest.name}"
     page = Page(study_page(store, key, now=NOW))

@@ -48,6 +48,7 @@ def test_a_finished_run_tells_its_numbers(tmp_path: Path) -> None:
     assert state.last_line == 1.7e9 + 300
 
 
+@pytest.mark.slow
 def test_the_least_value_of_all_is_found_however_long_ago(tmp_path: Path) -> None:
     session = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
     for step in range(standing.NEWEST + 500):

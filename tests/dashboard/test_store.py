@@ -50,6 +50,7 @@ def test_columns_are_kept_after_the_answer_and_not_before(
 
 
 @pytest.mark.parametrize("ended", [True, False])
+@pytest.mark.slow
 def test_no_line_is_read_again_while_columns_are_being_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ended: bool
 ) -> None:

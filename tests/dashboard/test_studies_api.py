@@ -98,6 +98,7 @@ def test_every_class_of_failure_has_advice() -> None:
     assert set(attempts.CLASSES) <= set(ADVICE)
 
 
+@pytest.mark.slow
 def test_the_list_tells_question_size_and_how_runs_stand(client: TestClient) -> None:
     (row,) = got(client, "/api/v1/studies")
     assert (row["key"], row["cells"], row["runs"]) == ("p/rates", 4, 12)
@@ -107,6 +108,7 @@ def test_the_list_tells_question_size_and_how_runs_stand(client: TestClient) -> 
     assert 0 <= time.time() - row["newest"] < 3600
 
 
+@pytest.mark.slow
 def test_the_plan_tells_each_cell_by_its_coordinates_and_each_run_by_its_state(
     client: TestClient, study: Manifest
 ) -> None:
@@ -139,6 +141,7 @@ def test_the_plan_tells_each_cell_by_its_coordinates_and_each_run_by_its_state(
     assert (plan["margin"], plan["baseline"], plan["parts"]) == (0.3, "plain", 1)
 
 
+@pytest.mark.slow
 def test_a_failed_run_tells_why_and_how_often_it_was_tried(client: TestClient) -> None:
     runs = got(client, "/api/v1/studies/rates")["runs"]
     (failed,) = [run for run in runs if run["state"] == "failed"]
@@ -252,6 +255,7 @@ def fresh(store: Store, key: str = "p/rates") -> Any:
     return glance.desk_of(store).glance(key).seen(no_older=0)
 
 
+@pytest.mark.slow
 def test_whatever_happens_to_runs_a_second_look_is_that_of_a_first_one(small: Manifest) -> None:
     """What is kept between looks is never seen: each state is that of the command line."""
     store = Store(small.root)
@@ -333,6 +337,7 @@ def test_alerts_are_those_that_were_raised_and_those_that_are_seen_from_here(
 # ---- the comparison ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_comparison_is_that_of_the_command_line(client: TestClient, study: Manifest) -> None:
     found = got(client, "/api/v1/studies/rates/comparison")
     known = outcome(study)
@@ -406,6 +411,7 @@ def test_a_comparison_is_computed_again_when_a_run_has_ended_and_not_before(
     store.close()
 
 
+@pytest.mark.slow
 def test_without_scipy_values_are_told_and_what_to_type_for_the_rest(
     small: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -448,6 +454,7 @@ def test_a_metric_that_no_run_has_is_refused_with_those_there_are(client: TestCl
 # ---- the queue -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_queue_tells_what_is_open_who_works_and_what_failed(small: Manifest) -> None:
     plain2, wave1, wave2 = small.runs[1:]
     session = begin(small, plain2, step=12, loss=math.inf)
@@ -569,6 +576,7 @@ def test_what_was_asked_is_seen_at_once(small: Manifest) -> None:
         assert counts == {"finished": 1, "planned": 1, "held": 2}
 
 
+@pytest.mark.slow
 def test_all_that_failed_is_tried_again(small: Manifest) -> None:
     write(small, small.runs[1], lambda *_: "failed")
     with asking(small.root, writes=True) as client:

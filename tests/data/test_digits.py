@@ -27,6 +27,7 @@ def test_images_and_labels_are_those_that_scikit_learn_loads():
     assert np.array_equal(ours.labels, theirs.target)
 
 
+@pytest.mark.slow
 def test_the_file_is_read_without_importing_scikit_learn():
     code = (
         "import sys; from cupel.data.digits import load_digits\n"

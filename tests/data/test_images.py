@@ -44,6 +44,7 @@ def labelled(draw):
 
 
 @given(labels=labelled(), folds=st.integers(2, 12))
+@pytest.mark.slow
 def test_folds_part_the_images_evenly_and_each_class_too(labels, folds):
     parts = [split(labels, ImageDataSettings(folds=folds, fold=fold)) for fold in range(folds)]
     for fold, (train, val, name) in enumerate(parts):

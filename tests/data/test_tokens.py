@@ -115,6 +115,7 @@ def test_a_vocabulary_that_the_corpus_cannot_fill_is_told(tmp_path):
     name=st.sampled_from(["train.bin", "val.bin", "tokenizer.json", "tokens.json"]), data=st.data()
 )
 @settings(deadline=None, max_examples=40)
+@pytest.mark.slow
 def test_a_damaged_cache_is_found_told_and_built_anew(name, data):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "t")

@@ -129,6 +129,7 @@ def check_session(sessions: list[tuple[int, list[Any]]], segment_bytes: int) -> 
 
 @settings(max_examples=5, deadline=None)
 @given(_SESSIONS, st.integers(1, 300))
+@pytest.mark.slow
 def test_it_agrees_on_what_a_session_writes(sessions: list[Any], segment_bytes: int) -> None:
     check_session(sessions, segment_bytes)
 
@@ -167,6 +168,7 @@ def test_it_agrees_on_whatever_lies_there(run: list[Log]) -> None:
 @example("running", {"machine": None, "pid": "1"}, 0, True)
 @example("running", {"host": "another"}, 3000, True)
 @example("running", {"pid": 2**22 + 1}, 0, True)
+@pytest.mark.slow
 def test_it_agrees_on_who_lives(said: str, changes: dict[str, Any], age: int, whole: bool) -> None:
     with tempfile.TemporaryDirectory() as root:
         run_dir = write(Path(root, "p", "r"), [Log(0, [b""])], status=said)

@@ -62,6 +62,7 @@ def test_thinning_keeps_the_extremes_the_ends_and_a_value_that_is_not_finite(val
 
 @given(st.integers(5_000, 50_000), st.data())
 @settings(max_examples=20, deadline=None)
+@pytest.mark.slow
 def test_a_single_spike_survives_anywhere_in_a_long_run(count, data):
     place = data.draw(st.integers(0, count - 1))
     loss = np.ones(count)
@@ -90,6 +91,7 @@ def test_one_enormous_value_does_not_move_the_smoothed_line():
     assert np.all(drawn_lines(CurveData("x", np.arange(1000), loss))["loss_smooth"].values == 1)
 
 
+@pytest.mark.slow
 def test_the_legend_states_how_the_line_was_smoothed():
     assert "train, median of 7 points" in texts(training_curves(curve(300), theme="light"))
     assert not any("median" in text for text in texts(training_curves(curve(49), theme="light")))

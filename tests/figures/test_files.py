@@ -26,6 +26,7 @@ def data(count=20, **changes):
     return CurveData(**({"name": "run-a", "steps": steps, "loss": 5 / steps} | changes))
 
 
+@pytest.mark.slow
 def test_writes_the_numbers_and_each_theme_in_each_format(tmp_path):
     files = draw_training_curves(data(), tmp_path / "figures", step=20, settings=FigureSettings())
     assert [file.name for file in files] == [

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from cupel.figures.memories import draw_memories, drawn_memories, memories, memory_data
 from cupel.figures.settings import FigureSettings
 
@@ -43,6 +45,7 @@ def test_tokens_are_named_below_the_last_panel() -> None:
     assert [label.get_text() for label in figure.axes[-1].get_xticklabels()] == ["a", "␣", "⏎"]
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_gaps_and_counted(tmp_path: Path) -> None:
     data = memory_data("run", [row(norm=[[1.0, math.nan, math.inf], [4.0, 5.0, 6.0]])])
     assert data is not None

@@ -90,6 +90,7 @@ def test_every_panel_is_named_with_units_and_references():
     assert "amplitudes of the harmonics, mean" in evolved
 
 
+@pytest.mark.slow
 def test_tokens_are_shown_by_their_text_and_else_by_their_id():
     assert drawn_spectra(data())["interference"]["names"] == ["␣", "e", "#200", "#5"]
     named = replace(data(), token_names={32: "\n", 101: "together", 200: "$x$", 5: "\x00"})
@@ -97,6 +98,7 @@ def test_tokens_are_shown_by_their_text_and_else_by_their_id():
     assert "$x$" in texts(spectra(named, theme="light"))
 
 
+@pytest.mark.slow
 def test_the_interference_map_is_centred_at_zero():
     figure = spectra(data(), theme="dark")
     (image,) = [image for axes in figure.axes for image in axes.images]
@@ -138,6 +140,7 @@ def test_one_wave_or_all_pooled_is_drawn_over_training():
     assert panel["quantiles"][2] == recorded
 
 
+@pytest.mark.slow
 def test_evolution_wants_two_measurements_and_follows_each_wave_and_harmonic():
     assert drawn_evolution(data(1)) == {}
     panels = drawn_evolution(data(2))
@@ -267,6 +270,7 @@ def test_nothing_overlaps_in_the_figures_of_a_full_measurement():
                 assert across <= 1 or up <= 1, (box, other)
 
 
+@pytest.mark.slow
 def test_no_pyplot_figure_is_left_behind():
     spectra(data(), theme="light")
     assert matplotlib.pyplot.get_fignums() == []

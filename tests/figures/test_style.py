@@ -49,6 +49,7 @@ def test_without_matplotlib_the_error_says_what_to_type(monkeypatch):
         pass
 
 
+@pytest.mark.slow
 def test_settings_and_modules_import_neither_matplotlib_nor_torch():
     code = (
         "import cupel.figures.settings, cupel.figures.files, cupel.cli.curve, cupel.cli.progress\n"

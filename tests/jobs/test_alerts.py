@@ -376,6 +376,7 @@ GARBAGE = st.binary(max_size=60) | st.sampled_from(
 
 @given(GARBAGE)
 @settings(deadline=None)  # it waits for the disk
+@pytest.mark.slow
 def test_a_damaged_file_is_told_and_the_alerts_begin_anew(garbage: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / STATE).write_bytes(garbage)

@@ -374,6 +374,7 @@ def test_texts_that_differ_in_numbers_paths_and_ids_have_one_signature(data: st.
 
 
 @given(st.one_of(st.text(), st.lists(st.one_of(WORDS, VARYING)).map("".join)))
+@pytest.mark.slow
 def test_a_signatures_signature_is_itself(text: str) -> None:
     once = signature(text)
     assert signature(once) == once
@@ -412,6 +413,7 @@ LINES = st.lists(
     hung=st.booleans(),
     nonfinite=st.booleans(),
 )
+@pytest.mark.slow
 def test_garbage_is_classified_too(
     code: int, state: str, oom_kills: int, failure: dict[str, Any] | None, said: str, began: bool,
     asked: str | None, hung: bool, nonfinite: bool,

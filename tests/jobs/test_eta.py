@@ -237,6 +237,7 @@ def test_a_hundred_thousand_runs_take_less_than_a_fifth_of_a_second(
     assert min(taken) < 0.2
 
 
+@pytest.mark.slow
 def test_very_many_runs_also_end_never_later_with_more_slots() -> None:
     runs = [done(50), done(150), *opened(count=3 * ONE_BY_ONE)]
     ends = [known(runs, slots).at for slots in (1, 2, 3, 10, 100, 1000)]

@@ -132,6 +132,7 @@ def test_what_outlives_the_main_process_is_killed(folder: Path) -> None:
 
 @LINUX
 @pytest.mark.parametrize("words, state", [("cancel\n", "CANCELLED"), ("signal 9\n", "")])
+@pytest.mark.slow
 def test_a_job_that_does_not_care_is_killed_with_its_family(
     folder: Path, words: str, state: str
 ) -> None:
@@ -143,6 +144,7 @@ def test_a_job_that_does_not_care_is_killed_with_its_family(
     assert not any(map(lives, pids_in(guarded.pids)))
 
 
+@pytest.mark.slow
 def test_a_job_that_is_asked_has_its_grace_and_is_asked_once(folder: Path) -> None:
     script = "trap 'echo asked; sleep 0.3; exit 75' TERM; echo ready; while :; do sleep 0.02; done"
     guarded = shell(folder, script)
@@ -203,6 +205,7 @@ def test_when_the_channel_closes_the_group_is_asked_and_then_all_are_killed(fold
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_worker_that_dies_is_noticed_though_another_process_holds_its_channel(
     folder: Path,
 ) -> None:
@@ -236,6 +239,7 @@ def test_a_worker_that_dies_is_noticed_though_another_process_holds_its_channel(
 
 
 @LINUX
+@pytest.mark.slow
 def test_a_job_goes_on_when_only_the_thread_has_ended_that_started_it(folder: Path) -> None:
     """PR_SET_PDEATHSIG speaks of the thread, not of the process."""
     made: list[Guarded] = []

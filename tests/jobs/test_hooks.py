@@ -174,6 +174,7 @@ def test_what_will_not_pass_is_not_tried_again_and_redirects_are_not_followed(
     assert ([path for path, _, _ in server.got], hooks.failures) == (["/hook"], 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_is_left_after_the_timeout_and_tried_again(server: Server) -> None:
     server.answers = [None, 200]
     hooks = Hooks(webhook=server.url, post_s=0.2, waits_s=QUICK)
@@ -182,6 +183,7 @@ def test_a_server_that_hangs_is_left_after_the_timeout_and_tried_again(server: S
     assert (len(server.got), hooks.failures) == (2, 0)
 
 
+@pytest.mark.slow
 def test_a_server_that_hangs_delays_neither_the_caller_nor_the_command(
     server: Server, tmp_path: Path
 ) -> None:
@@ -293,6 +295,7 @@ def test_a_command_that_hangs_is_killed_with_all_that_it_started(tmp_path: Path)
     assert problems[0].endswith("it ran longer than 2 s and was killed")
 
 
+@pytest.mark.slow
 def test_at_the_end_a_command_that_still_runs_is_killed(tmp_path: Path) -> None:
     hooks = Hooks(command=forking(tmp_path / "out"))
     hooks.deliver(ALERT)

@@ -124,6 +124,7 @@ def test_it_may_be_deleted_at_any_time_and_a_place_that_refuses_it_costs_nothing
     assert SettledIndex.open(tmp_path, tmp_path / "p" / "studies" / "s") is None
 
 
+@pytest.mark.slow
 def test_several_processes_add_at_once_and_nothing_is_lost(index: SettledIndex) -> None:
     script = (
         "import sys; from pathlib import Path; from cupel.jobs.index import *\n"
@@ -165,6 +166,7 @@ def test_who_looks_next_sees_the_same_without_reading_the_records(manifest: Mani
     assert looked(manifest) != first
 
 
+@pytest.mark.slow
 def test_a_run_that_is_retried_or_trained_anew_is_not_what_it_was(manifest: Manifest) -> None:
     plain, drop = manifest.runs
     end(manifest, plain, "finished")

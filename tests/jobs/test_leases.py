@@ -176,6 +176,7 @@ def test_a_sign_from_the_future_does_not_hold_a_session_for_ever(
     assert hold_of(run_dir, 1, clock=clock) == "expired"
 
 
+@pytest.mark.slow
 def test_the_disks_clock_goes_with_the_disk(clock: DiskClock) -> None:
     first = clock.now()
     assert abs(first - time.time()) < 5

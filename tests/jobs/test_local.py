@@ -128,6 +128,7 @@ def test_an_end_wakes_whoever_waits_and_a_wait_has_its_limit(
     assert not backend.wait(0.05), "the same end was told twice"
 
 
+@pytest.mark.slow
 def test_an_end_that_comes_before_the_wait_is_not_missed(
     backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -138,6 +139,7 @@ def test_an_end_that_comes_before_the_wait_is_not_missed(
     assert backend.poll([handle])[0].state == "ended"
 
 
+@pytest.mark.slow
 def test_costs_come_with_the_end(backend: LocalBackend, tmp_path: Path) -> None:
     ended = end_of(backend, start(backend, shell(tmp_path, "sleep 0.2; exit 5")))
     assert ended.wall_s is not None
@@ -181,12 +183,14 @@ def test_a_handle_of_another_process_is_unknown(backend: LocalBackend, tmp_path:
     assert backend.poll([handle]) == [Report("running", detail=f"pid {pid}")]
 
 
+@pytest.mark.slow
 def test_a_job_beyond_its_time_says_so(backend: LocalBackend, tmp_path: Path) -> None:
     job = replace(shell(tmp_path, "sleep 600"), resources=Resources(time_s=0.2))
     ended = end_of(backend, start(backend, job))
     assert (ended.code, ended.state) == (-signal.SIGTERM, "TIMEOUT")
 
 
+@pytest.mark.slow
 def test_many_short_jobs_leave_no_process_and_no_descriptor(
     backend: LocalBackend, tmp_path: Path
 ) -> None:
@@ -208,6 +212,7 @@ def test_a_job_is_out_of_reach_of_ctrl_c(backend: LocalBackend, tmp_path: Path) 
 
 
 @LINUX
+@pytest.mark.slow
 def test_closing_ends_all_that_was_started(tmp_path: Path) -> None:
     with LocalBackend(grace_s=0.3) as backend:
         job = shell(tmp_path, f"{FAMILY}{ALL_THERE} trap '' TERM; echo ready; cat")
@@ -223,6 +228,7 @@ def test_closing_ends_all_that_was_started(tmp_path: Path) -> None:
 
 
 @LINUX
+@pytest.mark.slow
 def test_of_a_job_whose_guard_is_killed_nothing_is_left_and_its_end_is_a_kill(
     backend: LocalBackend, tmp_path: Path
 ) -> None:

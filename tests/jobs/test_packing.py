@@ -216,6 +216,7 @@ DOINGS = st.lists(
 
 
 @given(LEDGERS, DOINGS)
+@pytest.mark.slow
 def test_no_sequence_of_jobs_gets_more_than_there_is(ledger: Ledger, doings: list[Any]) -> None:
     held: dict[str, tuple[Resources, bool, tuple[int, ...]]] = {}
     for number, doing in enumerate(doings):
@@ -254,6 +255,7 @@ def _check_totals(ledger: Ledger, held: dict[str, tuple[Resources, bool, tuple[i
 
 
 @given(LEDGERS, st.lists(JOBS, max_size=20), st.randoms())
+@pytest.mark.slow
 def test_when_all_is_freed_all_is_there_again(
     ledger: Ledger, jobs: list[Resources], random: Any
 ) -> None:
@@ -387,6 +389,7 @@ def test_what_slurm_gave_is_the_machine(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
+@pytest.mark.slow
 def test_garbage_in_cgroups_is_no_limit_and_no_crash(
     tmp_path_factory: pytest.TempPathFactory, group: bytes, limit: bytes
 ) -> None:
@@ -487,6 +490,7 @@ def test_what_was_not_measured_is_not_advised() -> None:
     ),
     st.floats(100, 20_000),
 )
+@pytest.mark.slow
 def test_what_is_advised_fits_and_never_ran_out_of_memory(
     measures: list[Measure], memory_mb: float
 ) -> None:

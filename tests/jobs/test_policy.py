@@ -313,6 +313,7 @@ def test_repeating_the_same_steps_is_no_progress() -> None:
 
 
 @given(ATTEMPTS)
+@pytest.mark.slow
 def test_progress_is_what_its_definition_says(attempts: list[Attempt]) -> None:
     for number, (one, further) in enumerate(zip(attempts, progressed(attempts), strict=True)):
         before, after = attempts[:number], attempts[number + 1 : number + 2]
@@ -375,6 +376,7 @@ PLAN = st.fixed_dictionaries(
 
 
 @given(attempts=ATTEMPTS, plan=PLAN, now=st.floats(0, 2000))
+@pytest.mark.slow
 def test_a_decision_is_the_same_whenever_it_is_taken(
     attempts: list[Attempt], plan: dict[str, Any], now: float
 ) -> None:
@@ -419,6 +421,7 @@ def test_no_run_goes_on_for_ever_without_progress(
 
 
 @given(outcomes=st.lists(st.sampled_from(sorted(TABLE)), max_size=30), plan=PLAN)
+@pytest.mark.slow
 def test_changes_and_memory_only_grow(outcomes: list[str], plan: dict[str, Any]) -> None:
     attempts: list[Attempt] = []
     before = decide(attempts, now=LATER, **plan)
@@ -519,6 +522,7 @@ def test_three_devices_in_quarantine_are_their_host() -> None:
 
 
 @given(ATTEMPTS.flatmap(st.permutations), st.floats(0, 9000))
+@pytest.mark.slow
 def test_a_quarantine_does_not_depend_on_the_order_of_attempts(
     attempts: list[Attempt], now: float
 ) -> None:

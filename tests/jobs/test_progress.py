@@ -6,6 +6,7 @@ import math
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,6 +32,7 @@ def test_without_a_record_nothing_has_been_done(tmp_path: Path) -> None:
         max_size=30,
     )
 )
+@pytest.mark.slow
 def test_it_is_the_last_value_of_each(logged: list[dict[str, float]]) -> None:
     expected: dict[str, float] = {}
     for metrics in logged:

@@ -334,6 +334,7 @@ os._exit(0)
         ("lost", "lost", "its process is gone, and so is whoever supervised it"),
     ],
 )
+@pytest.mark.slow
 def test_a_session_that_nobody_judged_is_judged_by_what_it_left(
     tmp_path: Path, ending: str, outcome: str, detail: str
 ) -> None:

@@ -174,6 +174,7 @@ def test_a_module_that_is_not_there_is_told_in_the_log(
     assert "No module named no_such_module" in log
 
 
+@pytest.mark.slow
 def test_a_job_does_at_its_exit_what_it_wants_itself_and_not_what_was_preloaded(
     backend: LocalBackend, modules: Path
 ) -> None:
@@ -202,6 +203,7 @@ def test_random_numbers_differ_between_jobs(backend: LocalBackend, modules: Path
     assert len(set(job.log.read_text().split())) == 2
 
 
+@pytest.mark.slow
 def test_a_job_may_start_processes_of_its_own(backend: LocalBackend, modules: Path) -> None:
     code = (
         "import multiprocessing as m\n"
@@ -238,6 +240,7 @@ def test_limits_cancels_and_costs_are_as_for_other_jobs(
 # ---- what does not come from the zygote --------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_other_commands_and_other_early_settings_go_through_a_guard(
     backend: LocalBackend, modules: Path
 ) -> None:
@@ -326,6 +329,7 @@ def test_what_outlives_a_job_is_killed(
     assert nothing_is_left(tmp_path)
 
 
+@pytest.mark.slow
 def test_of_a_job_whose_guard_is_killed_nothing_is_left(
     backend: LocalBackend, modules: Path, tmp_path: Path
 ) -> None:
@@ -341,6 +345,7 @@ def test_of_a_job_whose_guard_is_killed_nothing_is_left(
     assert backend.poll([spared])[0].state == "running"
 
 
+@pytest.mark.slow
 def test_when_the_zygote_is_killed_its_jobs_are_and_the_next_one_gets_a_new_zygote(
     backend: LocalBackend, modules: Path, tmp_path: Path
 ) -> None:
@@ -357,6 +362,7 @@ def test_when_the_zygote_is_killed_its_jobs_are_and_the_next_one_gets_a_new_zygo
     assert set(psutil.Process().children()) - strangers == {other}, "a guard is left, or a zombie"
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_for_a_zygote_which_is_killed_is_told_to_have_been_killed(
     modules: Path,
 ) -> None:

@@ -145,6 +145,7 @@ def test_a_run_that_gets_nowhere_is_given_up_after_two_restarts(tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_an_attempt_tells_what_was_seen_of_it(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "killed,finishes"))
     before = time.time()
@@ -172,6 +173,7 @@ def test_a_process_that_dies_without_a_word_is_told_with_its_code(tmp_path: Path
     assert [session.status for session in record.sessions] == ["failed", "failed"]
 
 
+@pytest.mark.slow
 def test_a_refused_run_goes_on_after_a_retry_and_is_whole(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "refused:no such corpus,finishes"))
     assert worked(tmp_path)[-1] == Change("refused", "a", "no such corpus; not retried")
@@ -282,6 +284,7 @@ def test_a_cancelled_run_is_ended_and_settled(tmp_path: Path) -> None:
     assert RunRecord(run_dir(tmp_path, "a")).status == "interrupted"  # with its checkpoint
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_before_it_begins_does_not_begin(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"), Run("b"))
     control.append(study(tmp_path), "cancel", ["a"])
@@ -320,6 +323,7 @@ def test_only_what_was_named_is_taken(tmp_path: Path) -> None:
     assert [change.name for change in changes] == ["b", "b"]
 
 
+@pytest.mark.slow
 def test_no_more_than_so_many_are_taken(tmp_path: Path) -> None:
     plan(tmp_path, *(Run(name) for name in "abcd"))
     changes = worked(tmp_path, Shift(most=2, slots=4))
@@ -327,6 +331,7 @@ def test_no_more_than_so_many_are_taken(tmp_path: Path) -> None:
     assert_whole(tmp_path, "a", "b")
 
 
+@pytest.mark.slow
 def test_a_quarantined_host_takes_nothing_until_it_is_released(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"))
     host, folder = socket.gethostname(), study(tmp_path)
@@ -345,6 +350,7 @@ def by_hand(root: Path, name: str) -> Session:
     return Session.start(root=root, project="p", name=name, run_id=name, config={}, identity="toy")
 
 
+@pytest.mark.slow
 def test_a_run_that_somebody_else_trains_is_waited_for_and_not_started(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"), Run("b"))
     ours = by_hand(tmp_path, "a")
@@ -357,6 +363,7 @@ def test_a_run_that_somebody_else_trains_is_waited_for_and_not_started(tmp_path:
     assert kinds(changes, "b") == ["started", "finished"]
 
 
+@pytest.mark.slow
 def test_whoever_does_not_wait_leaves_what_others_train(tmp_path: Path) -> None:
     plan(tmp_path, Run("a"), Run("b"))
     ours = by_hand(tmp_path, "a")
@@ -633,6 +640,7 @@ def test_a_second_request_kills(tmp_path: Path) -> None:
     assert kinds(worked(tmp_path, Shift(slots=2))) == ["restarted", "finished"]
 
 
+@pytest.mark.slow
 def test_whoever_stops_listening_leaves_no_process_behind(tmp_path: Path) -> None:
     plan(tmp_path, Run("a", "waits"))
     changes = crew.worker_of(tmp_path, Stopping()).changes()
@@ -677,6 +685,7 @@ def test_a_storm_of_signals_loses_no_run(tmp_path: Path) -> None:
 # ---- what can go wrong around them ---------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_job_that_cannot_be_started_is_told_and_is_not_the_runs_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

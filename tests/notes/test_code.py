@@ -132,6 +132,7 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=80))
+@pytest.mark.slow
 def test_any_bytes_give_marks_or_a_fault(content: bytes) -> None:
     import tempfile
 

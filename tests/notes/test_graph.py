@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,7 @@ EDGES = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=30)
 
 
 @given(EDGES)
+@pytest.mark.slow
 def test_levels_hold_every_node_once_and_below_what_needs_it(edges: list[tuple[int, int]]) -> None:
     needs: dict[str, str] = {}
     for a, b in edges:

@@ -128,6 +128,7 @@ HEADINGS = [
 
 
 @given(st.sampled_from(HEADINGS), st.text(st.characters(blacklist_characters="\r\n#"), max_size=20))
+@pytest.mark.slow
 def test_no_heading_goes_unseen(heading: str, title: str) -> None:
     """A heading with another title is understood, and then counted, or refused with its line."""
     sharps = heading.partition(" ")[0]

@@ -36,6 +36,7 @@ def spread(pairs: list[tuple[float, float]]) -> Pairs:
 
 @given(PAIRS, st.floats(0.51, 0.999))
 @settings(deadline=None)
+@pytest.mark.slow
 def test_interval_and_p_are_those_of_scipy(pairs: list[tuple[float, float]], level: float) -> None:
     made = spread(pairs)
     one, two = zip(*pairs, strict=True)
@@ -62,6 +63,7 @@ def test_the_interval_excludes_zero_exactly_when_the_test_rejects(
 
 @given(PAIRS, st.floats(0.01, 1e3))
 @settings(deadline=None)
+@pytest.mark.slow
 def test_the_equivalence_interval_is_two_one_sided_tests(
     pairs: list[tuple[float, float]], margin: float
 ) -> None:
@@ -76,6 +78,7 @@ def test_the_equivalence_interval_is_two_one_sided_tests(
 
 @given(PAIRS)
 @settings(deadline=None)
+@pytest.mark.slow
 def test_swapping_the_sides_mirrors_everything(pairs: list[tuple[float, float]]) -> None:
     there = Pairs.of(*zip(*pairs, strict=True))
     back = Pairs.of(*reversed(list(zip(*pairs, strict=True))))
@@ -84,6 +87,7 @@ def test_swapping_the_sides_mirrors_everything(pairs: list[tuple[float, float]])
     assert t_test(back) == pytest.approx(t_test(there))
 
 
+@pytest.mark.slow
 def test_a_95_percent_interval_of_three_normal_differences_covers_95_percent() -> None:
     random = np.random.default_rng(1)
     held = 0

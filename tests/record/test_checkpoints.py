@@ -80,6 +80,7 @@ def test_prune_keeps_what_latest_names(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["intact", "cut", "lost", "no manifest"]), min_size=1, max_size=6))
+@pytest.mark.slow
 def test_prune_never_takes_the_newest_whose_sizes_are_right(
     tmp_path_factory: pytest.TempPathFactory, fates: list[str]
 ) -> None:
@@ -134,6 +135,7 @@ def test_a_step_without_a_checkpoint_cannot_be_pinned_nor_one_that_is_not_unpinn
     st.binary(max_size=30)
     | st.sampled_from([b"{}", b'{"steps": 3}', b'{"steps": ["1"]}', b'{"steps": [true]}'])
 )
+@pytest.mark.slow
 def test_pins_that_cannot_be_read_delete_nothing(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes
 ) -> None:
@@ -211,6 +213,7 @@ def test_best_is_the_first_of_the_best_values_and_never_one_that_is_not_finite(
     st.sampled_from(["min", "max"]),
     st.integers(1, 4),
 )
+@pytest.mark.slow
 def test_the_best_steps_are_those_of_a_sorted_list(
     tmp_path_factory: pytest.TempPathFactory,
     values: list[float],
@@ -234,6 +237,7 @@ def test_the_best_steps_are_those_of_a_sorted_list(
     st.integers(0, 5),
     st.integers(2, 4),
 )
+@pytest.mark.slow
 def test_a_value_is_among_the_best_when_it_would_be_listed(
     tmp_path_factory: pytest.TempPathFactory,
     values: list[float],

@@ -42,6 +42,7 @@ def same(one: object, other: object) -> bool:
 
 @settings(deadline=None, max_examples=60)
 @given(st.dictionaries(KEYS, LISTS, max_size=8))
+@pytest.mark.slow
 def test_a_line_of_metrics_comes_back_bit_for_bit(metrics: dict[str, object]) -> None:
     line = encode_line(metrics)
     assert line.count(b"\n") == 1
@@ -60,6 +61,7 @@ ANY = LISTS | st.integers() | st.none() | st.text(max_size=3) | st.just(Fraction
     st.integers(-(2**40), 2**40),
     st.floats(0, 1e10),
 )
+@pytest.mark.slow
 def test_the_quick_way_of_a_step_writes_and_refuses_what_the_careful_one_does(
     metrics: dict[str, object], step: int, now: float
 ) -> None:

@@ -321,6 +321,7 @@ def test_a_problem_that_prints_does_not_go_round_in_circles() -> None:
         sys.stderr = before
 
 
+@pytest.mark.slow
 def test_lines_of_threads_are_whole_and_there_once() -> None:
     interval = sys.getswitchinterval()
     with heard() as (pieces, _, listening):

@@ -156,6 +156,7 @@ def test_the_reader_in_examples_reads_the_same(golden: Path) -> None:
     assert plain.checkpoints(golden) == {2: "model.safetensors has changed", 4: None, 8: None}
 
 
+@pytest.mark.slow
 def test_verify_names_what_is_damaged_and_nothing_else(golden: Path) -> None:
     cupel = str(Path(sys.executable).with_name("cupel"))
     command = [cupel, "runs", "verify", "full", "--root", str(golden.parents[1])]

@@ -116,6 +116,7 @@ def test_the_table_follows_a_run_through_its_life(tmp_path: Path) -> None:
     assert status() == ("finished", 6, 2, ["kept"], 0.25)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_crashed_and_resumed_it_runs(tmp_path: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; from cupel.record.session import Session\n"
@@ -144,6 +145,7 @@ def test_a_session_that_was_only_begun_is_seen(tmp_path: Path) -> None:
     assert look(tmp_path, where="status=running and sessions=2") == ["a"]
 
 
+@pytest.mark.slow
 def test_ended_runs_are_not_opened_again(tmp_path: Path) -> None:
     for number in range(3):
         session = finished(tmp_path, f"run-{number}", 1.0)
@@ -176,6 +178,7 @@ print(len(rows), *sorted({count for path, count in opened.items() if "/p/" in pa
 """
 
 
+@pytest.mark.slow
 def test_a_first_table_opens_no_file_of_an_ended_run_twice(tmp_path: Path) -> None:
     for number in range(3):
         finished(tmp_path, f"run-{number}", 1.0)
@@ -205,6 +208,7 @@ def test_runs_that_are_read_at_once_make_the_table_of_one_after_the_other(
     living.finish("finished")
 
 
+@pytest.mark.slow
 def test_a_table_that_is_interrupted_reads_no_further_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -237,6 +241,7 @@ def test_a_table_that_is_interrupted_reads_no_further_runs(
     assert 5 <= len(read) < 30
 
 
+@pytest.mark.slow
 def test_the_columns_of_a_run_that_is_gone_go_too(tmp_path: Path) -> None:
     for run_id in ("a", "b"):
         session = start(tmp_path, run_id)
@@ -252,6 +257,7 @@ def test_the_columns_of_a_run_that_is_gone_go_too(tmp_path: Path) -> None:
     assert {path.name for path in columns.iterdir()} == {"b"}
 
 
+@pytest.mark.slow
 def test_damaged_runs_have_rows_and_folders_that_are_none_have_not(tmp_path: Path) -> None:
     finished(tmp_path, "sound", 1.0)
     for name, file, content in [
@@ -278,6 +284,7 @@ def test_damaged_runs_have_rows_and_folders_that_are_none_have_not(tmp_path: Pat
     assert look(tmp_path, where="name=golden and clip=inf and step=4 and train.lr=0.1")
 
 
+@pytest.mark.slow
 def test_tables_are_filtered_and_sorted_by_any_column(tmp_path: Path) -> None:
     for run_id, loss, facts in [
         ("a", 1.0, {"details": {"arm": "wave", "seed": 1}}),
@@ -305,6 +312,7 @@ def test_tables_are_filtered_and_sorted_by_any_column(tmp_path: Path) -> None:
     assert "train.lr" in index.names(table(tmp_path))
 
 
+@pytest.mark.slow
 def test_a_field_that_a_run_does_not_have_is_its_setting_or_its_metric(tmp_path: Path) -> None:
     finished(tmp_path, "own", 1.0, config={"seed": 1, "arm": "wave", "tags": ["odd"], "run": "x"})
     finished(tmp_path, "both", 1.0, config={"seed": 1}, details={"seed": 2, "arm": "standard"})
@@ -325,6 +333,7 @@ def test_a_field_that_a_run_does_not_have_is_its_setting_or_its_metric(tmp_path:
     assert index.value({row["id"]: row for row in rows}["both"], "tags") == []
 
 
+@pytest.mark.slow
 def test_a_setting_that_is_none_is_a_column(tmp_path: Path) -> None:
     finished(tmp_path, "a", 1.0, config={"clip": None, "seed": None})
     finished(tmp_path, "b", 1.0, config={"clip": 1.0})
@@ -363,6 +372,7 @@ def test_what_no_cache_can_hold_is_looked_at_each_time(tmp_path: Path) -> None:
     deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(damage=st.binary() | st.tuples(st.integers(0, 10**6), st.integers(0, 255)))
+@pytest.mark.slow
 def test_a_damaged_cache_is_made_anew(tmp_path: Path, damage: bytes | tuple[int, int]) -> None:
     if not (tmp_path / "p").exists():
         finished(tmp_path, "a", 1.0)

@@ -39,6 +39,7 @@ def test_what_was_written_is_read_and_intact(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(content=st.binary(min_size=1, max_size=40), place=st.floats(0, 1, exclude_max=True))
+@pytest.mark.slow
 def test_a_changed_byte_is_found_by_its_hash_and_not_by_its_size(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, place: float
 ) -> None:
@@ -65,6 +66,7 @@ def test_a_file_of_another_size_is_found_at_once(tmp_path: Path, content: bytes 
 
 @settings(deadline=None, max_examples=60)
 @given(st.binary(max_size=60) | st.sampled_from([b"{}", b"[]", b'{"schema": 1}', b'{"seal": 3}']))
+@pytest.mark.slow
 def test_garbage_is_called_damaged(
     tmp_path_factory: pytest.TempPathFactory, garbage: bytes
 ) -> None:

@@ -274,6 +274,7 @@ for step in range(10**6):
 
 
 @pytest.mark.parametrize("trial", range(3))
+@pytest.mark.slow
 def test_after_a_kill_every_event_has_its_file_whole(tmp_path: Path, trial: int) -> None:
     (tmp_path / "runs").mkdir()
     command = [sys.executable, "-c", KILLED, tmp_path / "runs"]

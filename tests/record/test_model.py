@@ -130,6 +130,7 @@ def test_an_odd_model_raises_nothing() -> None:
     assert "modules" in describe_model(object())["problems"]
 
 
+@pytest.mark.slow
 def test_sources_are_those_of_inspect() -> None:
     kinds = [k for k in vars(nn).values() if isinstance(k, type) and issubclass(k, nn.Module)]
     kinds += [GPT, WaveGPT, ResNet]

@@ -574,6 +574,7 @@ def test_a_resumed_session_adds_the_calls_that_a_kill_prevented(
     assert read_json(session.run_dir / "model.json")["calls"]["step"] == 7
 
 
+@pytest.mark.slow
 def test_another_model_in_a_resumed_session_replaces_the_file_only_if_asked(
     tmp_path: Path,
 ) -> None:

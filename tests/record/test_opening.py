@@ -61,6 +61,7 @@ def tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_ranks_of_a_session_write_their_own_files_only(tmp_path: Path) -> None:
     session = start(tmp_path)
     session._looking.join()  # it writes env.json, and perhaps a patch

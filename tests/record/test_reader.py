@@ -49,6 +49,7 @@ SESSIONS = st.lists(
 
 @settings(deadline=None, max_examples=40)
 @given(SESSIONS)
+@pytest.mark.slow
 def test_history_follows_the_sessions_that_count(
     tmp_path_factory: pytest.TempPathFactory, sessions: list[tuple[int | None, int, int]]
 ) -> None:
@@ -157,6 +158,7 @@ GARBAGE = [
 @settings(deadline=None, max_examples=40)
 @given(garbage=st.binary() | st.sampled_from(GARBAGE))
 @pytest.mark.parametrize("name", ["run.json", "sessions/0001/session.json"])
+@pytest.mark.slow
 def test_a_damaged_file_never_breaks_the_list(
     tmp_path_factory: pytest.TempPathFactory, name: str, garbage: bytes
 ) -> None:
@@ -422,6 +424,7 @@ def test_keys_that_nobody_logged_have_no_points(tmp_path: Path) -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.integers(0, 12), max_size=5), st.integers(1, 400))
+@pytest.mark.slow
 def test_the_newest_lines_are_those_at_the_end_of_all_segments(
     tmp_path_factory: pytest.TempPathFactory, segments: list[int], most: int
 ) -> None:

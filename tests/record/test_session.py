@@ -502,6 +502,7 @@ session.finish("interrupted")
 """
 
 
+@pytest.mark.slow
 def test_a_signal_handler_may_add_settings_in_the_midst_of_adding_some(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", SETS_IN_A_SIGNAL_HANDLER, tmp_path],

@@ -209,6 +209,7 @@ def test_lines_are_read_where_they_are_not_those_that_were_written(tmp_path: Pat
     assert RunRecord(run_dir).summarised() == Summary(0, {})
 
 
+@pytest.mark.slow
 def test_a_last_number_that_no_line_says_is_told(tmp_path: Path) -> None:
     for last, told in (
         ((8, {"loss": 9.0}, {"loss": 9}), "tells 8 as last _step; its lines say 9"),
@@ -240,6 +241,7 @@ def told_of(root: Path, lines: Iterable[dict[Any, Any]]) -> dict[str, Any] | Non
     return told
 
 
+@pytest.mark.slow
 def test_a_session_says_its_last_numbers_of_so_many_kinds_of_lines(tmp_path: Path) -> None:
     kinds = [{f"metric_{n}": n} for n in range(writer.MOST_KINDS)]
     told = told_of(tmp_path, kinds)

@@ -105,6 +105,7 @@ sys.exit(os.waitpid(child, 0)[1])
 """
 
 
+@pytest.mark.slow
 def test_a_fork_at_the_very_start_does_not_hang_the_child() -> None:
     for _ in range(3):
         done = subprocess.run(

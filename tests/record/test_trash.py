@@ -199,6 +199,7 @@ def test_names_that_are_not_in_the_trash_are_refused_with_those_that_are(tmp_pat
         trash.find_trashed(tmp_path, "")
 
 
+@pytest.mark.slow
 def test_what_speaks_against_taking_a_run_is_said(tmp_path: Path) -> None:
     assert trash.why_not(make(tmp_path)) is None
     assert "study s" in str(trash.why_not(make(tmp_path, "b", study="s")))

@@ -141,6 +141,7 @@ def test_a_changed_byte_of_anything_with_a_hash_is_found(
     assert any(name.startswith(one.place) for one in checked.problems), told(checked)
 
 
+@pytest.mark.slow
 def test_a_file_that_is_gone_is_found_whatever_it_is(whole: Path, tmp_path: Path) -> None:
     harmless = {"heartbeat.r0", "training.log", "console.log", "latest.json", "pin.json"}
     for path in sorted(whole.rglob("*")):

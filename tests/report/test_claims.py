@@ -44,6 +44,7 @@ def words(said: str, *expected: str) -> None:
     assert not re.search(r"\bbest\b", re.sub(r"\(best\)|the best `", "", said)), said
 
 
+@pytest.mark.slow
 def test_a_win_is_called_better_with_interval_and_n(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(1.8)))
     words(said, "better")
@@ -54,24 +55,28 @@ def test_a_win_is_called_better_with_interval_and_n(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_loss_is_called_worse(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(2.2)))
     words(said, "worse")
     assert "**wave** is worse than **standard**" in said
 
 
+@pytest.mark.slow
 def test_higher_values_can_be_the_better_ones(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(2.2)), primary={"better": "higher"})
     words(said, "better")
     assert "highest evaluation" in said
 
 
+@pytest.mark.slow
 def test_a_tie_within_the_margin_is_equivalent(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(2.001)), compare={"margin": 0.05})
     words(said, "equivalent")
     assert "within the margin of ±0.05 that was declared beforehand" in said
 
 
+@pytest.mark.slow
 def test_a_tie_without_a_margin_is_undecided_and_says_what_could_have_been_seen(
     tmp_path: Path,
 ) -> None:
@@ -82,6 +87,7 @@ def test_a_tie_without_a_margin_is_undecided_and_says_what_could_have_been_seen(
     assert "the interval includes 0" in said
 
 
+@pytest.mark.slow
 def test_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm({1: 1.5}), Arm({1: 2.0}), seeds=(1,))
     words(said)
@@ -90,6 +96,7 @@ def test_one_seed_gets_no_verdict(tmp_path: Path) -> None:
     assert "verdict | none: " in said
 
 
+@pytest.mark.slow
 def test_a_missing_seed_is_named_and_the_report_says_that_it_may_change(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm({1: 1.8, 2: 1.81}))
     assert "**5 of 6 runs are finished; this report may change.**" in said
@@ -99,6 +106,7 @@ def test_a_missing_seed_is_named_and_the_report_says_that_it_may_change(tmp_path
     assert "`planted-wave-s3-00000000`: planned: not started" in said
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_missing_with_its_reason(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm({1: 1.8, 2: 1.81}, failed=[3]))
     assert "Missing: seed 3 of **wave**." in said
@@ -106,12 +114,14 @@ def test_a_failed_run_is_missing_with_its_reason(tmp_path: Path) -> None:
     assert "Diverged" not in said
 
 
+@pytest.mark.slow
 def test_a_diverged_run_is_counted_as_such(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm({1: 1.8, 2: 1.81}, diverged=[3]))
     assert "Diverged: seed 3 of **wave**" in said
     assert "Missing" not in said
 
 
+@pytest.mark.slow
 def test_a_complete_study_names_nothing_missing(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(1.8)))
     assert "Missing" not in said
@@ -121,6 +131,7 @@ def test_a_complete_study_names_nothing_missing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("parameters, told", [(10_150, False), (10_300, True), (9_000, True)])
+@pytest.mark.slow
 def test_unequal_sizes_stand_in_the_answer_itself(
     tmp_path: Path, parameters: int, told: bool
 ) -> None:
@@ -134,6 +145,7 @@ def answer(said: str) -> str:
     return said[said.index("## Answer") : said.index("## Results")]
 
 
+@pytest.mark.slow
 def test_costs_of_all_arms_stand_below_the_answers_and_absent_ones_are_said_to_be(
     tmp_path: Path,
 ) -> None:
@@ -161,6 +173,7 @@ def test_the_baselines_costs_are_told_once_however_many_arms_and_first_at_every_
     assert "seconds of wall time" not in text
 
 
+@pytest.mark.slow
 def test_equal_costs_are_not_remarked_on(tmp_path: Path) -> None:
     _, said = report(tmp_path, Arm(around(1.8), cpu_s=10.2))
     assert "of equal time" not in said
@@ -197,6 +210,7 @@ def test_equal_costs_are_not_remarked_on(tmp_path: Path) -> None:
         ),
     ],
 )
+@pytest.mark.slow
 def test_an_arm_that_differs_in_several_settings_is_told_so_and_one_in_a_single_one_is_not(
     tmp_path: Path, own: dict[str, Any], base: dict[str, Any], causes: str | None
 ) -> None:
@@ -205,6 +219,7 @@ def test_an_arm_that_differs_in_several_settings_is_told_so_and_one_in_a_single_
     assert told == ([causes] if causes else [])
 
 
+@pytest.mark.slow
 def test_what_was_not_equal_stands_in_a_table_with_settings_as_they_are_typed(
     tmp_path: Path,
 ) -> None:
@@ -214,6 +229,7 @@ def test_what_was_not_equal_stands_in_a_table_with_settings_as_they_are_typed(
     assert "| wave | `train.ema` | 0.99 | none |" in said
 
 
+@pytest.mark.slow
 def test_the_statistic_best_is_said_to_flatter_and_last_is_not(tmp_path: Path) -> None:
     _, said = report(tmp_path / "best", Arm(around(1.8)), primary={"statistic": "best"})
     assert "flatters every arm" in said
@@ -221,6 +237,7 @@ def test_the_statistic_best_is_said_to_flatter_and_last_is_not(tmp_path: Path) -
     assert "flatters" not in said
 
 
+@pytest.mark.slow
 def test_contributions_are_ranked_among_arms_with_a_verdict_only(tmp_path: Path) -> None:
     arms = {
         "base": Arm(around(2.0)),
@@ -243,6 +260,7 @@ def test_corrected_tests_are_said_to_decide_beside_unadjusted_intervals(tmp_path
     assert "better: p after Holm's correction is below 0.05" in said
 
 
+@pytest.mark.slow
 def test_claims_that_do_not_hold_are_kept_beside_the_numbers_as_not_written(
     tmp_path: Path,
 ) -> None:
@@ -258,6 +276,7 @@ def test_claims_that_do_not_hold_are_kept_beside_the_numbers_as_not_written(
         assert (claim["text"] in text) == claim["holds"], claim
 
 
+@pytest.mark.slow
 def test_every_point_of_a_grid_is_answered_and_tabled_on_its_own(tmp_path: Path) -> None:
     points = {"points": ("lr=0.1", "lr=1"), "grid": {"train.optimizer.lr": (0.1, 1)}}
     _, said = report(tmp_path, Arm(around(1.8)), **points)
@@ -269,6 +288,7 @@ def test_every_point_of_a_grid_is_answered_and_tabled_on_its_own(tmp_path: Path)
     assert "2 comparisons were made" in said
 
 
+@pytest.mark.slow
 def test_a_question_in_markdown_or_html_is_shown_as_it_was_typed(tmp_path: Path) -> None:
     question = "Is *a|b* <script>alert(1)</script> `x` $y$ better?"
     build_report(plant(tmp_path, {"a": Arm(around(1.8))}, question=question), tmp_path / "report")

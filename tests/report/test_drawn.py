@@ -12,6 +12,7 @@ from planted import Arm, around, plant
 
 
 @pytest.mark.parametrize(("kind", "other"), [("spectra", "memories"), ("memories", "spectra")])
+@pytest.mark.slow
 def test_what_runs_drew_in_one_theme_stands_on_both_pages(
     kind: str, other: str, tmp_path: Path
 ) -> None:

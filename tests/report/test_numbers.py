@@ -152,6 +152,7 @@ def test_a_mean_over_some_of_the_runs_says_over_how_many(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("arm", ["standard", "wave"])
+@pytest.mark.slow
 def test_the_costs_below_the_answer_are_what_the_raw_files_give(
     answered: tuple[Path, str], arm: str
 ) -> None:
@@ -166,6 +167,7 @@ def test_the_costs_below_the_answer_are_what_the_raw_files_give(
     check(wall, np.mean([one["wall_s"] for one in totals]), 1)
 
 
+@pytest.mark.slow
 def test_the_table_of_a_comparison_is_what_the_raw_files_give(built: tuple[Path, str]) -> None:
     root, text = built
     one, two = (
@@ -195,6 +197,7 @@ def test_the_table_of_a_comparison_is_what_the_raw_files_give(built: tuple[Path,
 
 
 @pytest.mark.parametrize("section", ["built", "answered"])
+@pytest.mark.slow
 def test_every_number_of_answer_and_results_stands_in_numbers_json(
     request: pytest.FixtureRequest, section: str
 ) -> None:

@@ -43,6 +43,7 @@ def there(tmp_path: Path) -> Manifest:
 # ---- what is taken -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_runs_that_are_not_here_are_taken_whole_with_their_times(
     here: Manifest, there: Manifest
 ) -> None:
@@ -63,6 +64,7 @@ def test_runs_that_are_not_here_are_taken_whole_with_their_times(
     )
 
 
+@pytest.mark.slow
 def test_collecting_again_takes_nothing_again(here: Manifest, there: Manifest) -> None:
     accepted(there, 0)
     interrupted(there, 1)
@@ -108,6 +110,7 @@ def test_an_accepted_run_here_stays_whatever_is_there(here: Manifest, there: Man
     assert bytes_of(run_dir) == before
 
 
+@pytest.mark.slow
 def test_of_two_unfinished_copies_the_one_that_goes_on_counts(
     here: Manifest, there: Manifest
 ) -> None:
@@ -122,6 +125,7 @@ def test_of_two_unfinished_copies_the_one_that_goes_on_counts(
     assert (found.action, found.detail) == ("kept", f"{run_dir} goes on where it ends")
 
 
+@pytest.mark.slow
 def test_two_trainings_of_which_none_goes_on_from_the_other_are_a_conflict(
     here: Manifest, there: Manifest
 ) -> None:
@@ -148,6 +152,7 @@ def test_two_accepted_runs_with_different_results_are_told_and_left(
     assert not trashed(here.root)
 
 
+@pytest.mark.slow
 def test_of_several_places_the_best_copy_is_taken_once(
     here: Manifest, there: Manifest, tmp_path: Path
 ) -> None:
@@ -165,6 +170,7 @@ def test_of_several_places_the_best_copy_is_taken_once(
     assert not trashed(here.root)
 
 
+@pytest.mark.slow
 def test_deviations_of_the_study_are_taken_too_and_other_runs_are_not(
     here: Manifest, there: Manifest
 ) -> None:
@@ -226,6 +232,7 @@ def test_a_run_of_other_settings_is_not_taken(here: Manifest, there: Manifest) -
     assert one(collect(here, [there.root])).action == "other"
 
 
+@pytest.mark.slow
 def test_running_copies_are_left_alone_there_and_here(here: Manifest, there: Manifest) -> None:
     session = Session.start(
         root=there.root, project="p", name="n", config={}, identity=there.runs[0].identity,

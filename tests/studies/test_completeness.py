@@ -62,6 +62,7 @@ def edit(path: Path, **changes: Any) -> None:
 # ---- how runs stand ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_study_of_accepted_runs_is_complete_and_clean(tmp_path: Path) -> None:
     found = check(plant(tmp_path, two_arms()))
     assert (found.complete, found.clean, found.problems) == (True, True, ())
@@ -70,6 +71,7 @@ def test_a_study_of_accepted_runs_is_complete_and_clean(tmp_path: Path) -> None:
     assert [code.runs for code in found.code] == [6]
 
 
+@pytest.mark.slow
 def test_failed_and_diverged_runs_have_their_reason_and_are_not_missing(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms(values={1: 1.8}))
     ended(manifest, manifest.runs[4], "import", detail="no module named x")
@@ -89,6 +91,7 @@ def test_a_run_without_an_attempt_is_read_by_its_own_words(tmp_path: Path) -> No
     assert found.problems[0].detail.endswith("RuntimeError: a planted failure")
 
 
+@pytest.mark.slow
 def test_planned_and_interrupted_and_running_runs_are_missing(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms(values={1: 1.8}, interrupted=[2]))
     running = begun(manifest, manifest.runs[5])
@@ -171,6 +174,7 @@ def test_a_later_session_counts_and_not_an_older_ones_failure(tmp_path: Path) ->
     assert check(manifest).runs[0].state == "accepted"
 
 
+@pytest.mark.slow
 def test_damaged_records_are_told_and_nothing_raises(tmp_path: Path) -> None:
     manifest = plant(tmp_path, {"a": Arm(around(2.0))})
     one, two, _ = (manifest.run_dir(run) for run in manifest.runs)
@@ -185,6 +189,7 @@ def test_damaged_records_are_told_and_nothing_raises(tmp_path: Path) -> None:
 # ---- metrics -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_metric_that_is_required_and_not_there_is_told(tmp_path: Path) -> None:
     quality = {"accuracy": {}, "extra": {"required": False}}
     found = check(plant(tmp_path, {"a": Arm(around(2.0))}, quality=quality))
@@ -278,6 +283,7 @@ def stray(manifest: Manifest, run_id: str, identity: str, **details: Any) -> Non
     session.finish("finished", results={"step": 40, "final": {"val_loss": 1.0}})
 
 
+@pytest.mark.slow
 def test_two_accepted_runs_of_one_identity_are_a_duplicate(tmp_path: Path) -> None:
     manifest = plant(tmp_path, {"a": Arm(around(2.0))})
     first = manifest.runs[0]
@@ -290,6 +296,7 @@ def test_two_accepted_runs_of_one_identity_are_a_duplicate(tmp_path: Path) -> No
     assert found.counts()["accepted"] == 3
 
 
+@pytest.mark.slow
 def test_a_run_of_another_study_is_no_duplicate(tmp_path: Path) -> None:
     manifest = plant(tmp_path, {"a": Arm(around(2.0))})
     session = Session.start(
@@ -300,6 +307,7 @@ def test_a_run_of_another_study_is_no_duplicate(tmp_path: Path) -> None:
     assert check(manifest).clean
 
 
+@pytest.mark.slow
 def test_deviations_are_listed_apart_and_never_counted(tmp_path: Path) -> None:
     manifest = plant(tmp_path, {"a": Arm({1: 2.0})}, seeds=(1, 2))
     one, two = manifest.runs
@@ -328,6 +336,7 @@ def test_an_accepted_run_with_a_session_of_other_settings_counts_and_is_told(
     ]
 
 
+@pytest.mark.slow
 def test_results_of_a_session_that_is_not_there_and_of_other_settings_are_told(
     tmp_path: Path,
 ) -> None:
@@ -341,6 +350,7 @@ def test_results_of_a_session_that_is_not_there_and_of_other_settings_are_told(
     ]
 
 
+@pytest.mark.slow
 def test_mixed_code_is_reported_and_is_a_problem_unless_it_was_allowed(tmp_path: Path) -> None:
     manifest = plant(tmp_path, {"a": Arm(around(2.0))})
     states = [("aaaaaaa1", False, None), ("aaaaaaa1", True, "ff" * 32), ("bbbbbbb2", False, None)]

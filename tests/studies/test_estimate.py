@@ -66,6 +66,7 @@ def test_one_shape_without_a_like_leaves_the_whole_unknown_and_names_its_arm(pla
     assert (plain.left, plain.step_s, plain.run_s, plain.by) == (1, 0.5, 20.0, 1)
 
 
+@pytest.mark.slow
 def test_time_is_the_median_of_the_own_runs_given_to_the_workers_in_order(plan: Plans) -> None:
     manifest = freeze(plan("seeds: [1, 2, 3, 4, 5, 6, 7]\n", arms="arms: {plain: {}}"))
     for run, step_s in zip(manifest.runs, (0.1, 0.2, 0.9), strict=False):
@@ -95,6 +96,7 @@ def test_what_a_process_takes_beside_its_steps_is_known_from_whoever_watched_it(
     assert estimate(manifest).seconds == pytest.approx(11.0)
 
 
+@pytest.mark.slow
 def test_earlier_runs_of_the_record_root_count_and_whose_machine_it_was_is_told(
     plan: Plans,
 ) -> None:

@@ -90,6 +90,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 # ---- what is in it -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_planned_run_has_a_row_in_the_order_of_the_plan(tmp_path: Path) -> None:
     arms = {"plain": Arm(around(2.0)), "wave": Arm({1: 1.8}, interrupted=[2])}
     manifest = plant(tmp_path, arms)
@@ -138,6 +139,7 @@ def test_settings_that_differ_have_columns_of_their_own_type(tmp_path: Path) -> 
 
 @given(rates=st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=2, max_size=4))
 @settings(max_examples=15, deadline=None)
+@pytest.mark.slow
 def test_a_setting_keeps_every_bit(
     tmp_path_factory: pytest.TempPathFactory, rates: list[float]
 ) -> None:
@@ -157,6 +159,7 @@ def test_a_setting_called_like_a_column_has_another_name(tmp_path: Path) -> None
     assert [row["host"] for row in rows] == [None, None]
 
 
+@pytest.mark.slow
 def test_metrics_of_the_results_are_those_of_the_record(tmp_path: Path) -> None:
     manifest = planned(tmp_path, arm_config(), arm_config(steps=1))
     final = {"val_loss": 1 / 3, "count": 7, "bad": math.nan, "text": "x", "mixed": 1}
@@ -190,6 +193,7 @@ def test_trajectories_hold_every_number_that_was_logged_bit_for_bit(tmp_path: Pa
     assert list(map(str, schema.values())) == ["String", "Int64", "Float64", "String", "Float64"]
 
 
+@pytest.mark.slow
 def test_of_a_resumed_run_only_what_counts_is_exported(tmp_path: Path) -> None:
     manifest = planned(tmp_path, arm_config())
     run = manifest.runs[0]
@@ -327,6 +331,7 @@ def test_the_dictionary_describes_every_column_of_every_table(tmp_path: Path) ->
     assert "| `train.optimizer.lr` | float64 |  | peak learning rate | 0 |" in text
 
 
+@pytest.mark.slow
 def test_the_dictionary_has_size_and_hash_of_every_other_file(tmp_path: Path) -> None:
     from hashlib import sha256
 
@@ -346,6 +351,7 @@ def test_the_dictionary_has_size_and_hash_of_every_other_file(tmp_path: Path) ->
 # ---- where it goes -----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_bytes_twice(tmp_path: Path) -> None:
     manifest = plant(tmp_path / "r", {"a": Arm(around(2.0)), "b": Arm(around(1.8), failed=[4])})
     one = export_study(manifest, tmp_path / "one", format="both")
@@ -355,6 +361,7 @@ def test_the_same_study_gives_the_same_bytes_twice(tmp_path: Path) -> None:
     assert contents(one.folder) == contents(two.folder)
 
 
+@pytest.mark.slow
 def test_an_older_export_is_replaced_whole(tmp_path: Path) -> None:
     manifest = plant(tmp_path / "r", {"a": Arm(around(2.0))})
     export_study(manifest, tmp_path / "out", format="both")
@@ -365,6 +372,7 @@ def test_an_older_export_is_replaced_whole(tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_something_else_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
     manifest = plant(tmp_path / "r", {"a": Arm(around(2.0))})
     other = plant(tmp_path / "s", {"b": Arm(around(2.0))}, question="Another?")
@@ -391,6 +399,7 @@ def test_a_folder_that_is_something_else_is_refused_and_stays_as_it_was(tmp_path
     assert file.read_text() == "mine"
 
 
+@pytest.mark.slow
 def test_an_export_that_fails_leaves_the_older_one_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

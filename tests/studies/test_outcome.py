@@ -28,6 +28,7 @@ def two_arms(**wave: object) -> dict[str, Arm]:
     return {"standard": Arm(around(2.0)), "wave": Arm(**values)}  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_last_and_best_are_two_statistics_and_the_declared_one_decides(tmp_path: Path) -> None:
     last = plant(tmp_path / "last", two_arms())
     best = plant(tmp_path / "best", two_arms(), primary={"statistic": "best"})
@@ -39,6 +40,7 @@ def test_last_and_best_are_two_statistics_and_the_declared_one_decides(tmp_path:
     assert all(run.value == run.best for run in read_runs(best))
 
 
+@pytest.mark.slow
 def test_best_is_by_the_declared_direction_over_all_evaluations(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms(), primary={"statistic": "best", "better": "higher"})
     for run in read_runs(manifest):
@@ -46,6 +48,7 @@ def test_best_is_by_the_declared_direction_over_all_evaluations(tmp_path: Path) 
         assert (run.best, run.best_step) == (pytest.approx(run.last + 1.0), 10)
 
 
+@pytest.mark.slow
 def test_costs_are_those_of_all_sessions_and_absent_ones_are_none(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms(flops=None))
     standard, wave = (
@@ -114,6 +117,7 @@ def real_recipe(folder: Path) -> Path:
     return recipe
 
 
+@pytest.mark.slow
 def test_runs_that_did_not_finish_have_a_reason_and_no_value(tmp_path: Path) -> None:
     arms = two_arms(values={1: 1.8}, failed=[2], diverged=[3], interrupted=[4])
     found = {
@@ -189,6 +193,7 @@ def test_a_reason_of_many_lines_is_told_in_the_line_that_says_most(
     assert (run.status, str(run.reason)) == ("failed", told)
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_missing_and_a_diverged_one_is_named_so(tmp_path: Path) -> None:
     arms = two_arms(values={1: 1.8, 2: 1.81}, failed=[3], diverged=[4])
     (card,) = outcome(plant(tmp_path, arms, seeds=(1, 2, 3, 4))).cards
@@ -196,6 +201,7 @@ def test_a_failed_run_is_missing_and_a_diverged_one_is_named_so(tmp_path: Path) 
     assert card.missing_baseline == (4,)
 
 
+@pytest.mark.slow
 def test_damaged_results_are_told_and_do_not_stop_the_others(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms())
     (manifest.run_dir(manifest.runs[0]) / "results.json").write_text("{")
@@ -205,6 +211,7 @@ def test_damaged_results_are_told_and_do_not_stop_the_others(tmp_path: Path) -> 
     assert outcome(manifest).cards[0].n == 2
 
 
+@pytest.mark.slow
 def test_a_metric_that_no_evaluation_has_is_told(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms(), primary={"metric": "accuracy"})
     assert all(run.value is None for run in read_runs(manifest))
@@ -212,6 +219,7 @@ def test_a_metric_that_no_evaluation_has_is_told(tmp_path: Path) -> None:
     assert outcome(manifest).cards[0].verdict is None
 
 
+@pytest.mark.slow
 def test_arms_that_differ_in_nothing_have_nothing_unequal(tmp_path: Path) -> None:
     arms = {"one": Arm(around(2.0)), "two": Arm(around(1.9), cpu_s=10.2)}
     manifest = plant(tmp_path, arms)
@@ -271,6 +279,7 @@ def test_settings_of_equal_kinds_are_told_one_by_one(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_a_setting_that_another_one_makes_idle_is_told_with_that_one_or_not_at_all(
     tmp_path: Path,
 ) -> None:
@@ -290,6 +299,7 @@ def test_a_setting_that_another_one_makes_idle_is_told_with_that_one_or_not_at_a
     }
 
 
+@pytest.mark.slow
 def test_what_cannot_change_a_result_is_not_told(tmp_path: Path) -> None:
     base = load("gpt-tiny", ["name=a", "data.cache=here"]).resolved()
     other = load(
@@ -315,6 +325,7 @@ def test_what_cannot_change_a_result_is_not_told(tmp_path: Path) -> None:
     assert found_unequal(tmp_path / "three", arms) == {"sample": ("1", "2")}
 
 
+@pytest.mark.slow
 def test_values_of_several_points_stand_side_by_side_where_they_differ(tmp_path: Path) -> None:
     manifest = plant(
         tmp_path, two_arms(config=arm_config()), seeds=(1,), points=("p=1", "p=2", "p=3")
@@ -352,6 +363,7 @@ def test_arms_are_unequal_in_a_setting_exactly_where_their_settings_are(
     }
 
 
+@pytest.mark.slow
 def test_other_data_under_the_same_settings_are_found_by_their_hash(tmp_path: Path) -> None:
     manifest = plant(tmp_path, two_arms())
     path = manifest.run_dir(manifest.runs[-1]) / "run.json"
@@ -367,6 +379,7 @@ def test_perplexity_and_bits_follow_their_definitions() -> None:
     assert bits_per_byte(3 * math.log(2), 2.0) == pytest.approx(1.5)
 
 
+@pytest.mark.slow
 def test_a_loss_of_text_is_in_nats_and_an_accuracy_is_not(tmp_path: Path) -> None:
     run = read_runs(plant(tmp_path, {"a": Arm(around(2.0), config=arm_config(optimizer=ADAMW))}))[0]
     assert in_nats(run, "val_loss")
@@ -374,6 +387,7 @@ def test_a_loss_of_text_is_in_nats_and_an_accuracy_is_not(tmp_path: Path) -> Non
     assert not in_nats(run, "val_accuracy")
 
 
+@pytest.mark.slow
 def test_a_run_that_could_not_begin_says_why_it_was_refused(tmp_path: Path) -> None:
     study = plant(tmp_path, two_arms(values={1: 1.8, 2: 1.81}))
     missing = next(run for run in study.runs if (run.arm, run.seed) == ("wave", 3))
@@ -384,6 +398,7 @@ def test_a_run_that_could_not_begin_says_why_it_was_refused(tmp_path: Path) -> N
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_arm_that_a_filter_leaves_out_at_a_point_is_not_held_against_the_others_there(
     tmp_path: Path,
 ) -> None:

@@ -149,6 +149,7 @@ def test_what_was_learned_brings_it_nearer_than_drawing_at_random(tmp_path: Path
     assert late["tpe"] < 0.6 * late["random"]
 
 
+@pytest.mark.slow
 def test_higher_is_better_is_searched_for_upwards(tmp_path: Path) -> None:
     searching = Searching(tmp_path)
     manifest = searching.begin()
@@ -193,6 +194,7 @@ def test_a_search_that_was_stopped_after_any_batch_goes_on_as_if_it_were_not(
     assert trials_of(searching.begin("study.search.trials=6")) == trials_of(whole)
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_given_back_and_grows_by_more_trials(tmp_path: Path) -> None:
     searching = Searching(tmp_path)
     done = searching.whole("study.search.trials=3")
@@ -202,6 +204,7 @@ def test_a_finished_search_is_given_back_and_grows_by_more_trials(tmp_path: Path
     assert len(trials_of(more)) == 5
 
 
+@pytest.mark.slow
 def test_more_seeds_are_run_before_further_trials(tmp_path: Path) -> None:
     searching = Searching(tmp_path)
     manifest = searching.begin()
@@ -214,6 +217,7 @@ def test_more_seeds_are_run_before_further_trials(tmp_path: Path) -> None:
 # ---- runs that came to nothing -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_trial_that_diverged_counts_as_the_worst_and_one_that_failed_as_none(
     tmp_path: Path,
 ) -> None:
@@ -235,6 +239,7 @@ def test_a_trial_that_diverged_counts_as_the_worst_and_one_that_failed_as_none(
     assert trials_of(wide)[3:] == asked
 
 
+@pytest.mark.slow
 def test_all_runs_of_a_batch_diverging_does_not_stop_the_search(tmp_path: Path) -> None:
     searching = Searching(tmp_path)
     manifest = searching.begin()
@@ -294,6 +299,7 @@ def test_trials_are_read_back_from_the_names_of_their_points(tmp_path: Path) -> 
     assert trials_of(freeze(planned)) == asked
 
 
+@pytest.mark.slow
 def test_points_that_a_filter_leaves_out_are_passed_over(tmp_path: Path) -> None:
     searching = Searching(tmp_path, SEARCH + "  where: ['dropout<0.5']\n")
     found = searching.whole("study.search.trials=8")

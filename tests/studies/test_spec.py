@@ -216,6 +216,7 @@ names = st.text("abcdefghijklmnopqrstuvwxyz0123456789-_", min_size=1, max_size=4
     seeds=st.lists(st.integers(0, 2**63 - 1), min_size=1, max_size=3, unique=True),
     values=st.lists(st.floats(1e-9, 1e9), min_size=1, max_size=2, unique=True),
 )
+@pytest.mark.slow
 def test_ids_are_unique_and_fit_into_a_folders_name(
     study: str, arms: list[str], seeds: list[int], values: list[float]
 ) -> None:

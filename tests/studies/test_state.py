@@ -92,6 +92,7 @@ def test_a_run_is_followed_from_step_to_step_to_its_accepted_results(manifest: M
     assert 0 < state.seconds < 60
 
 
+@pytest.mark.slow
 def test_a_failed_run_says_why_in_a_line_and_whether_it_is_tried_again(
     manifest: Manifest,
 ) -> None:
@@ -130,6 +131,7 @@ def test_a_run_whose_next_try_is_due_has_not_failed_whatever_its_last_session_sa
         assert look.states()[0].status == "finished"
 
 
+@pytest.mark.slow
 def test_a_killed_run_reads_as_crashed_and_its_time_ends_with_it(manifest: Manifest) -> None:
     code = (
         "import sys, os, signal; from pathlib import Path\n"

@@ -12,6 +12,7 @@ from cupel.studies.manifest import PlannedRun
 from cupel.studies.view import lay_out, view_of
 
 
+@pytest.mark.slow
 def test_a_view_has_relative_links_by_arm_point_and_seed(tmp_path: Path) -> None:
     manifest = study(tmp_path / "runs", points=("lr=0.1", "lr=0.2"))
     for number in (0, 1, 6):
@@ -30,6 +31,7 @@ def test_a_view_has_relative_links_by_arm_point_and_seed(tmp_path: Path) -> None
     assert (moved / "view/a/lr=0.1/s1/results.json").exists()
 
 
+@pytest.mark.slow
 def test_a_view_is_brought_up_to_date_and_may_become_copies(tmp_path: Path) -> None:
     manifest = study(tmp_path / "runs")
     run_dir = accepted(manifest, 0)

@@ -68,6 +68,7 @@ def fail(manifest: Manifest, run: PlannedRun) -> None:
 # ---- the overview ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_an_overview_counts_runs_and_steps(tmp_path: Path) -> None:
     manifest = planted(tmp_path, 2)
     session = begin(manifest, of(manifest, "wave", 3))
@@ -78,6 +79,7 @@ def test_an_overview_counts_runs_and_steps(tmp_path: Path) -> None:
     assert len(seen.states) == 8
 
 
+@pytest.mark.slow
 def test_throughput_is_that_of_the_last_hour(tmp_path: Path) -> None:
     seen = seen_of(planted(tmp_path / "new", 1))
     # Both ended within the seconds since the first began.
@@ -89,6 +91,7 @@ def test_throughput_is_that_of_the_last_hour(tmp_path: Path) -> None:
     assert seen_of(old).throughput.runs_per_hour == 0
 
 
+@pytest.mark.slow
 def test_the_end_is_unknown_until_two_runs_of_each_cell_are_done(tmp_path: Path) -> None:
     one, two = planted(tmp_path / "one", 1), planted(tmp_path / "two", 2)
     early = seen_of(one, slots=2)
@@ -102,6 +105,7 @@ def test_the_end_is_unknown_until_two_runs_of_each_cell_are_done(tmp_path: Path)
     assert later.t <= later.eta.low <= later.eta.at <= later.eta.high < later.t + 60
 
 
+@pytest.mark.slow
 def test_nothing_is_forecast_while_nobody_works(tmp_path: Path) -> None:
     manifest = planted(tmp_path, 2)
     seen = seen_of(manifest)
@@ -114,6 +118,7 @@ def test_nothing_is_forecast_while_nobody_works(tmp_path: Path) -> None:
     assert [worker["worker"] for worker in seen.workers] == ["here"]
 
 
+@pytest.mark.slow
 def test_more_runs_than_workers_say_count_as_so_many_slots(tmp_path: Path) -> None:
     """Somebody may train runs by hand."""
     manifest = planted(tmp_path, 2)
@@ -123,6 +128,7 @@ def test_more_runs_than_workers_say_count_as_so_many_slots(tmp_path: Path) -> No
         session.finish("interrupted")
 
 
+@pytest.mark.slow
 def test_held_cancelled_and_refused_runs_are_not_waited_for(tmp_path: Path) -> None:
     manifest = planted(tmp_path, 2)
     for arm in ("plain", "wave"):
@@ -136,6 +142,7 @@ def test_held_cancelled_and_refused_runs_are_not_waited_for(tmp_path: Path) -> N
     assert seen.eta.at == seen.t
 
 
+@pytest.mark.slow
 def test_runs_that_ended_without_training_say_nothing_of_how_long_one_takes(
     tmp_path: Path,
 ) -> None:
@@ -147,6 +154,7 @@ def test_runs_that_ended_without_training_say_nothing_of_how_long_one_takes(
     assert seen.unknown.endswith("plain has 1, wave has 1")
 
 
+@pytest.mark.slow
 def test_an_overview_of_a_study_that_is_done_is_now(tmp_path: Path) -> None:
     seen = seen_of(planted(tmp_path, 4))
     assert seen.counts == {"finished": 8}
@@ -158,6 +166,7 @@ def test_an_overview_of_a_study_that_is_done_is_now(tmp_path: Path) -> None:
 # ---- what alerts are raised by -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_snapshot_counts_what_ended_and_what_a_worker_could_take(tmp_path: Path) -> None:
     manifest = planted(tmp_path, 1)
     fail(manifest, of(manifest, "plain", 2))
@@ -177,6 +186,7 @@ def test_a_snapshot_counts_what_ended_and_what_a_worker_could_take(tmp_path: Pat
     assert 0 <= now.disk_free <= 1
 
 
+@pytest.mark.slow
 def test_runs_that_wait_for_another_try_are_open_and_not_to_be_had(tmp_path: Path) -> None:
     manifest = planted(tmp_path, 2)
     run = of(manifest, "plain", 3)
@@ -213,6 +223,7 @@ def study(tmp_path: Path) -> Manifest:
     return planted(tmp_path, 2, **FULL)
 
 
+@pytest.mark.slow
 def test_an_alert_is_told_once_and_remembered_by_the_next_watcher(study: Manifest) -> None:
     seen = seen_of(study)
     with a_watcher(study) as watcher:
@@ -225,6 +236,7 @@ def test_an_alert_is_told_once_and_remembered_by_the_next_watcher(study: Manifes
         assert later.check(seen) == []
 
 
+@pytest.mark.slow
 def test_one_of_two_watchers_leads_and_the_other_sees_what_it_has_raised(
     study: Manifest, tmp_path: Path
 ) -> None:
@@ -243,6 +255,7 @@ def test_one_of_two_watchers_leads_and_the_other_sees_what_it_has_raised(
     assert len(told.read_text().splitlines()) == 1, "two hooks heard of one alert"
 
 
+@pytest.mark.slow
 def test_what_the_leader_clears_is_told_as_over_by_the_others(study: Manifest) -> None:
     with a_watcher(study) as first, a_watcher(study) as second:
         first.check(seen_of(study))
@@ -256,6 +269,7 @@ def test_what_the_leader_clears_is_told_as_over_by_the_others(study: Manifest) -
             assert second.raised == []
 
 
+@pytest.mark.slow
 def test_when_the_leader_ends_another_watcher_takes_over_and_repeats_nothing(
     study: Manifest, tmp_path: Path
 ) -> None:
@@ -277,6 +291,7 @@ def fail_all(study: Manifest) -> None:
             fail(study, of(study, arm, seed))
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_killed_is_replaced(study: Manifest) -> None:
     code = (
         "import sys, time; from pathlib import Path\n"
@@ -299,6 +314,7 @@ def test_a_leader_that_is_killed_is_replaced(study: Manifest) -> None:
         assert second.leads
 
 
+@pytest.mark.slow
 def test_an_alert_reaches_a_command_with_the_study_that_it_is_of(
     study: Manifest, tmp_path: Path
 ) -> None:
@@ -320,6 +336,7 @@ def writes_to(path: Path) -> str:
     return str(script)
 
 
+@pytest.mark.slow
 def test_a_hook_that_fails_is_told_of_once(study: Manifest) -> None:
     problems: list[str] = []
     with a_watcher(study, command="false", on_problem=problems.append) as watcher:
@@ -330,6 +347,7 @@ def test_a_hook_that_fails_is_told_of_once(study: Manifest) -> None:
     assert problem.startswith("an alert did not get through to the command false: ")
 
 
+@pytest.mark.slow
 def test_alerts_that_cannot_be_read_begin_anew_and_that_is_told(study: Manifest) -> None:
     (study.folder / "alerts.json").write_text("{")
     problems: list[str] = []
@@ -339,6 +357,7 @@ def test_alerts_that_cannot_be_read_begin_anew_and_that_is_told(study: Manifest)
     assert "alerts begin anew" in problem
 
 
+@pytest.mark.slow
 def test_alerts_that_cannot_be_kept_are_told_all_the_same(study: Manifest) -> None:
     (study.folder / "alerts.jsonl").mkdir()
     problems: list[str] = []
@@ -349,6 +368,7 @@ def test_alerts_that_cannot_be_kept_are_told_all_the_same(study: Manifest) -> No
     assert problem.startswith(f"cannot keep the alerts in {study.folder}")
 
 
+@pytest.mark.slow
 def test_where_nothing_can_be_locked_each_watcher_leads_on_its_own(study: Manifest) -> None:
     (study.folder / LOCK).mkdir()  # cannot be opened as a file
     with a_watcher(study) as first, a_watcher(study) as second:
@@ -359,6 +379,7 @@ def test_where_nothing_can_be_locked_each_watcher_leads_on_its_own(study: Manife
     assert not (study.folder / "alerts.json").exists()
 
 
+@pytest.mark.slow
 def test_hooks_that_cannot_work_are_refused_and_nothing_is_locked(study: Manifest) -> None:
     with pytest.raises(UsageError, match="no address of the web"):
         Watcher(study, webhook="ftp://x")

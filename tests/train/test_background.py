@@ -95,6 +95,7 @@ def run(loop: Loop) -> Outcome:
         return loop.run(stop)
 
 
+@pytest.mark.slow
 def test_what_is_saved_and_trained_has_the_bits_of_a_loop_that_waits(tmp_path: Path) -> None:
     finished = []
     for background in (False, True):
@@ -152,6 +153,7 @@ def test_a_checkpoint_that_comes_due_meanwhile_is_skipped_if_asked_and_that_is_r
     assert list_steps(tmp_path)[-1] == STEPS
 
 
+@pytest.mark.slow
 def test_waiting_is_recorded(tmp_path: Path, gate: threading.Event) -> None:
     loop, memory, _ = make(room(tmp_path), every=2)
     threading.Timer(0.3, gate.set).start()
@@ -210,6 +212,7 @@ def test_a_failure_that_is_noticed_only_at_the_end_is_not_lost(
     assert memory.steps("checkpoint_saved") == list_steps(tmp_path) == [12]
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_waits_for_what_is_written_and_writes_its_own(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -221,6 +224,7 @@ def test_a_request_to_stop_waits_for_what_is_written_and_writes_its_own(
     assert memory.steps("checkpoint_saved") == list_steps(tmp_path) == [3, 5]
 
 
+@pytest.mark.slow
 def test_a_request_to_stop_in_the_step_of_a_checkpoint_waits_for_that_one(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -238,6 +242,7 @@ class Exploding(Regression):
         return super().batch(step, part=part) * (math.nan if step == 5 else 1.0)
 
 
+@pytest.mark.slow
 def test_a_run_that_fails_keeps_the_checkpoint_that_was_being_written(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -275,6 +280,7 @@ def test_a_newer_session_ends_the_run_and_nothing_is_published(tmp_path: Path) -
     assert memory.steps("checkpoint_failed") in ([3], [3, 6])  # told before step 6, or waited for
 
 
+@pytest.mark.slow
 def test_the_best_is_not_saved_twice_because_the_first_is_still_being_written(
     tmp_path: Path, gate: threading.Event
 ) -> None:
@@ -297,6 +303,7 @@ def test_the_best_is_not_saved_twice_because_the_first_is_still_being_written(
     assert here.best("val_loss") == step_dir(tmp_path, 4)
 
 
+@pytest.mark.slow
 def test_a_run_that_is_moved_saves_where_it_then_lies_and_is_resumed_there(tmp_path: Path) -> None:
     from cupel.config import load
     from cupel.workloads.training import Display, train

@@ -132,6 +132,7 @@ def test_the_best_by_the_average_is_saved_whenever_it_comes(tmp_path: Path) -> N
     assert best_step(run.run_dir, "val_loss_ema") == min(values, key=values.__getitem__)
 
 
+@pytest.mark.slow
 def test_the_last_logged_loss_says_of_which_step_it_is(tmp_path: Path) -> None:
     run = run_of(
         tmp_path, "train.log_every=7", "train.evaluate_every=5", "train.steps=40",

@@ -558,6 +558,7 @@ def test_every_stateful_part_is_registered() -> None:
 
 
 @pytest.mark.parametrize("at", [1, 3, 4, 6, 11])
+@pytest.mark.slow
 def test_a_loop_restored_at_any_step_goes_on_with_equal_bits(tmp_path: Path, at: int) -> None:
     def counting(folder: str) -> tuple[Loop, Memory]:
         workload = Counting.build(RegressionSettings(dropout=0.3), seed=1)

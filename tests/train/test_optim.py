@@ -106,6 +106,7 @@ def test_adamw_is_fused_where_torch_can_and_says_so_in_its_state() -> None:
 
 
 @given(st.floats(1e-6, 1e3))
+@pytest.mark.slow
 def test_the_rate_of_the_settings_is_the_rate_of_every_group(lr: float) -> None:
     groups = optim.adamw(network(), AdamWSettings(lr=lr)).param_groups
     assert all(math.isclose(group["lr"], lr, rel_tol=0) for group in groups)

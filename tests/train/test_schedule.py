@@ -55,6 +55,7 @@ def test_after_the_warm_up_it_only_falls(kind: str, steps: int, warmup: int, flo
 
 @pytest.mark.parametrize("kind", ["cosine", "linear"])
 @given(steps=st.integers(3, 300), floor=FRACTION, data=st.data())
+@pytest.mark.slow
 def test_warm_up_peak_and_floor_are_where_they_should_be(
     kind: str, steps: int, floor: float, data: st.DataObject
 ) -> None:

@@ -65,6 +65,7 @@ def test_equal_sources_give_equal_bytes(copy: Sources) -> None:
     assert content(STATIC) == first
 
 
+@pytest.mark.slow
 def test_every_name_carries_a_hash_and_the_index_names_what_is_there(copy: Sources) -> None:
     assert copy.build().returncode == 0
     files = set(content(copy.out))
@@ -78,6 +79,7 @@ def test_every_name_carries_a_hash_and_the_index_names_what_is_there(copy: Sourc
     assert "/src/" not in index
 
 
+@pytest.mark.slow
 def test_the_index_keeps_to_the_policy_of_no_inline_scripts_and_styles(copy: Sources) -> None:
     assert copy.build().returncode == 0
     index = (copy.out / "index.html").read_text()
@@ -85,6 +87,7 @@ def test_the_index_keeps_to_the_policy_of_no_inline_scripts_and_styles(copy: Sou
     assert re.findall(r"<script[^>]*>([^<]*)</script>", index) == [""]
 
 
+@pytest.mark.slow
 def test_the_sizes_are_those_of_the_files(copy: Sources) -> None:
     assert copy.build().returncode == 0
     files = content(copy.out)
@@ -108,6 +111,7 @@ def test_a_worker_is_an_asset_of_its_own(copy: Sources) -> None:
     assert "from the worker" not in main.read_text()
 
 
+@pytest.mark.slow
 def test_what_is_bundled_brings_its_license(copy: Sources) -> None:
     copy.write("main.tsx", 'import { zoom } from "d3-zoom"; console.log(zoom);')
     copy.write("style.css", "body { color: #123456 }")
@@ -173,6 +177,7 @@ def test_watching_builds_again_and_such_a_page_is_never_up_to_date(copy: Sources
     assert json.loads((copy.out / "build.json").read_text())["sources"] is None
 
 
+@pytest.mark.slow
 def test_each_page_tells_what_it_begins_with(copy: Sources) -> None:
     assert copy.build().returncode == 0
     files = content(copy.out)

@@ -111,6 +111,7 @@ def test_a_text_shorter_than_a_block_is_refused(text: Path) -> None:
         build(text)
 
 
+@pytest.mark.slow
 def test_a_sample_is_the_same_for_the_same_weights_and_leaves_them_training(text: Path) -> None:
     workload = build(text, dropout=0.5)
     before = torch.get_rng_state()
@@ -199,6 +200,7 @@ def written(
     return "".join(pieces)
 
 
+@pytest.mark.slow
 def test_text_is_written_from_the_run_folder_alone(text: Path, tmp_path: Path) -> None:
     """Without the corpus and its cache, and in another place; as the run itself would write."""
     run = trained(text, "sample.prompt=It is")
@@ -211,6 +213,7 @@ def test_text_is_written_from_the_run_folder_alone(text: Path, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("tokens", ["byte", "bpe"])
+@pytest.mark.slow
 def test_the_pieces_make_up_the_text(text: Path, tokens: str) -> None:
     """Bytes that are half a character wait for the other half."""
     pytest.importorskip("tokenizers")
@@ -234,6 +237,7 @@ def test_the_pieces_make_up_the_text(text: Path, tokens: str) -> None:
         assert found == expected
 
 
+@pytest.mark.slow
 def test_the_step_the_best_or_the_newest_checkpoint_writes(text: Path) -> None:
     run_dir = trained(text, "train.schedule.warmup=0", "train.optimizer.lr=0.1").run_dir
     assert run_dir is not None
@@ -266,6 +270,7 @@ def damage(run_dir: Path, step: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_with_a_warning_unless_it_was_asked_for(
     text: Path,
 ) -> None:
@@ -286,6 +291,7 @@ def test_a_damaged_checkpoint_is_passed_over_with_a_warning_unless_it_was_asked_
         written(run_dir, warnings=[])
 
 
+@pytest.mark.slow
 def test_a_best_pointer_that_leads_nowhere_is_told_and_the_newest_is_taken(text: Path) -> None:
     run_dir = trained(text).run_dir
     assert run_dir is not None

@@ -192,6 +192,7 @@ def test_a_run_that_was_interrupted_twice_equals_one_that_was_not(
     assert "model" in comparison.compared_parts
 
 
+@pytest.mark.slow
 def test_running_means_are_in_the_checkpoint_and_what_is_recorded_says_what_was_seen(
     tmp_path: Path,
 ) -> None:

@@ -100,6 +100,7 @@ def test_a_tokenizer_that_cannot_be_read_is_told(session: Session) -> None:
         tokens_drawn(session)
 
 
+@pytest.mark.slow
 def test_memories_are_drawn_with_the_names_of_their_tokens(session: Session) -> None:
     measured = {"tokens": [97, 98], "norm": [[1.0, 2.0]], "surprise": [[0.5, 0.25]]}
     session.log({f"memory/{name}": value for name, value in measured.items()}, step=10)

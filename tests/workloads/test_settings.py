@@ -99,6 +99,7 @@ def test_the_settings_alone_refuse_as_the_recipe_does() -> None:
         GPTSettings.model_validate(values)
 
 
+@pytest.mark.slow
 def test_the_refusal_needs_no_torch() -> None:
     code = (
         "import sys\n"

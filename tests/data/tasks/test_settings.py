@@ -152,6 +152,7 @@ def test_what_is_told_to_type_is_accepted():
     ),
 )  # fmt: skip
 @settings(deadline=None, max_examples=200)
+@pytest.mark.slow
 def test_settings_are_refused_or_make_a_task(kind, given):
     try:
         chosen = ANY.validate_python({"kind": kind, **given})

@@ -54,6 +54,7 @@ def test_a_model_of_gpt2s_vocabulary_has_exactly_52_892_160_parameters():
     tied=st.booleans(),
 )
 @settings(deadline=None, max_examples=30)
+@pytest.mark.slow
 def test_the_accounting_in_the_docstring_is_the_count(layers, heads, depth, block, bias, tied):
     V, C = 17, heads * depth
     sizes = {"layers": layers, "heads": heads, "width": C, "block": block, "vocabulary": V}

@@ -26,6 +26,7 @@ def test_out_of_range_and_unknown_settings_are_refused(wrong):
         GPTModelSettings(**wrong)
 
 
+@pytest.mark.slow
 def test_settings_import_no_torch():
     code = "import sys, cupel.models.gpt.settings; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -104,6 +104,7 @@ def test_calls_of_any_lengths_give_what_one_gives(mixer: str) -> None:
 @pytest.mark.equation("titans.v1:eq15", kind="causal")
 @pytest.mark.equation("nl.v1:eq97", kind="causal")
 @each_mixer
+@pytest.mark.slow
 def test_no_token_of_any_shape_sees_a_later_one(mixer: str) -> None:
     @settings(max_examples=15)
     @given(cases(mixer), st.data())
@@ -123,6 +124,7 @@ def test_no_token_of_any_shape_sees_a_later_one(mixer: str) -> None:
 
 
 @pytest.mark.parametrize(("mixer", "changes"), KINDS, ids=named)
+@pytest.mark.slow
 def test_sequences_in_another_order_give_the_same_in_that_order(
     mixer: str, changes: dict[str, Any]
 ) -> None:

@@ -149,6 +149,7 @@ SEQUENCES = {
 
 
 @pytest.mark.parametrize("name", SEQUENCES)
+@pytest.mark.slow
 def test_more_chunks_than_are_read_at_once(name: str) -> None:
     given = drawn(2 * form._MOST_PIECES + 7, depth=2)
     if name == "lag":  # of small steps, by which logarithms do not magnify rounding

@@ -42,6 +42,7 @@ def made(mixer: str = "hope", **changes: Any) -> MemoryLM:
 
 
 @each_kind
+@pytest.mark.slow
 def test_every_parameter_has_a_gradient(mixer: str, changes: dict[str, Any]) -> None:
     """Step sizes and read-outs too: the loss is carried back through the updates."""
     model, given = made(mixer, **changes), tokens()
@@ -88,6 +89,7 @@ def test_learning_can_be_split_where_chunks_end_and_needs_no_gradients(mixer: st
 
 
 @each_mixer
+@pytest.mark.slow
 def test_what_is_read_teaches_as_targets_do(mixer: str) -> None:
     """A text that is sampled is read as it was trained on, whatever its length."""
     model, given = made(mixer), tokens(length=T + 1)

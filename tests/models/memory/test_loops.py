@@ -59,6 +59,7 @@ def learned(model: MemoryLM, given: Tensor) -> tuple[Tensor, list[Tensor], dict[
 @pytest.mark.equation("nl.v1:eq90", kind="oracle")
 @pytest.mark.parametrize("chunk", [1, 3, 16, T])
 @pytest.mark.parametrize("kind", WRITING)
+@pytest.mark.slow
 def test_a_model_is_the_rule_token_by_token(
     kind: str, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -118,6 +119,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize(("kind", "changes"), EVERY, ids=memory_models.named)
+@pytest.mark.slow
 def test_outer_gradients_are_slopes(kind: str, changes: dict[str, Any]) -> None:
     """Of a layer, with regard to its inputs and all weights, along directions drawn once."""
     torch.manual_seed(3)

@@ -55,6 +55,7 @@ def test_any_split_into_calls_gives_the_same(
 
 
 @each_kind
+@pytest.mark.slow
 def test_a_state_saved_and_loaded_goes_on_as_it_was(mixer: str, changes: dict[str, Any]) -> None:
     model, given = made(mixer, **changes), tokens()
     _, state = model.extend(given[:, :13])
@@ -72,6 +73,7 @@ def test_a_sequence_has_a_memory_of_its_own(mixer: str, changes: dict[str, Any])
 
 
 @each_kind
+@pytest.mark.slow
 def test_documents_of_a_row_know_nothing_of_each_other(mixer: str, changes: dict[str, Any]) -> None:
     model, given = made(mixer, **changes), tokens()
     first = torch.zeros_like(given, dtype=torch.bool)

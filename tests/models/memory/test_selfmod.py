@@ -198,12 +198,14 @@ SWITCHES: list[dict[str, Any]] = [
 @pytest.mark.equation("nl.v1:eq92", kind="oracle")
 @pytest.mark.parametrize(("depth", "chunk"), [(1, 3), (1, 1), (2, 3)])
 @pytest.mark.parametrize("changes", SWITCHES, ids=lambda one: "-".join(one))
+@pytest.mark.slow
 def test_every_switch(changes: dict[str, Any], depth: int, chunk: int) -> None:
     made = how(depth=depth, chunk=chunk, **changes)
     assert_same(made, drawn(made, depth=depth, length=11))
 
 
 @pytest.mark.equation("nl.v1:eq89", kind="oracle")
+@pytest.mark.slow
 def test_erasing_in_the_first_layer_only() -> None:
     made = how(depth=2, erase_first=True)
     assert_same(made, drawn(made, depth=2))

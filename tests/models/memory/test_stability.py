@@ -34,6 +34,7 @@ def inputs(length: int) -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize("keep", [0.0, 1e-8, 1.0])
 @pytest.mark.parametrize("eta", [0.0, 1e-8, 0.9])
 @pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.slow
 def test_gates_at_their_ends_over_8192_tokens(keep: float, eta: float, depth: int) -> None:
     q, k, v = inputs(8192)
     one = torch.ones(1, 8192, dtype=torch.float64)

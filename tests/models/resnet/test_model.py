@@ -57,6 +57,7 @@ def test_the_default_is_the_tiny_one_that_its_docstring_states():
     classes=st.integers(2, 12),
 )
 @settings(deadline=None, max_examples=40)
+@pytest.mark.slow
 def test_the_accounting_in_the_docstring_is_the_count(stages, blocks, norm, channels_in, classes):
     with torch.device("meta"):
         model = ResNet(

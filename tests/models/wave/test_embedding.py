@@ -160,6 +160,7 @@ def test_harmonics_of_a_rank_equal_their_formula():
     torch.testing.assert_close(embedding(tokens), mixed, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_angles_of_ten_million_radians_are_exact_in_float32():
     rank, n, t = 50_256, 192, 255
     with localcontext() as context:

@@ -72,6 +72,7 @@ def test_the_recorded_model_has_exactly_67_473_706_parameters():
     h=st.integers(1, 4),
 )
 @settings(deadline=None, max_examples=30)
+@pytest.mark.slow
 def test_the_accounting_in_the_docstring_is_the_count(L, H, D, W, h):
     V, C = 17, H * D
     sizes = {"layers": L, "heads": H, "width": C, "waves": W, "harmonics": h, "vocabulary": V}
@@ -174,6 +175,7 @@ def test_an_untrained_model_knows_nothing(more):
 
 
 @every_variant
+@pytest.mark.slow
 def test_a_model_learns_a_repeating_text(more):
     model, data = build(**more), torch.arange(13).repeat(4, 1) % 5
     optimizer, schedule = torch.optim.Adam(model.parameters(), lr=1e-2), model.ratio_schedule()

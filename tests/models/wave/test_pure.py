@@ -120,6 +120,7 @@ def test_gradients_of_input_and_parameters_are_right(form, normaliser):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @given(length=st.integers(2, 70), data=st.data())
 @settings(deadline=None, max_examples=15)
+@pytest.mark.slow
 def test_a_later_position_never_changes_an_earlier_one_by_a_bit(
     form, normaliser, dtype, length, data
 ):
@@ -155,6 +156,7 @@ def largest_tensor(form: str, length: int) -> int:
     return watched.numbers
 
 
+@pytest.mark.slow
 def test_the_chosen_form_is_the_one_that_runs():
     assert largest_tensor("linear", 2048) == 2 * largest_tensor("linear", 1024)
     assert largest_tensor("quadratic", 1024) == 2 * 1024**2

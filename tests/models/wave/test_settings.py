@@ -109,6 +109,7 @@ CHANGES = [(name, value) for name in VALUES for value in VALUES[name] if value !
 
 
 @pytest.mark.parametrize("first", CHANGES, ids=lambda change: f"{change[0]}={change[1]}")
+@pytest.mark.slow
 def test_each_setting_acts_beside_each_other_or_is_refused_by_its_name(first):
     values = START | dict([first])
     if refusal(values) is None:
@@ -118,6 +119,7 @@ def test_each_setting_acts_beside_each_other_or_is_refused_by_its_name(first):
 
 @given(walk=st.lists(st.sampled_from(CHANGES) | st.sampled_from([*START.items()]), max_size=10))
 @settings(deadline=None, max_examples=30)
+@pytest.mark.slow
 def test_each_change_of_many_acts_or_is_refused_by_its_name(walk):
     values = START
     for name, value in walk:
@@ -184,6 +186,7 @@ def penalised(objective: CoherenceSettings, model: WaveGPT) -> list[Tensor]:
 
 @given(sizes=wave_sizes, name=st.sampled_from(sorted(CoherenceSettings.model_fields)))
 @settings(deadline=None, max_examples=60)
+@pytest.mark.slow
 def test_a_weight_changes_the_loss_or_is_refused_by_its_name(sizes, name):
     assume(name != "kind")
     assume(sizes["embedding"] == "packet" or sizes["harmonics"] == 4)

@@ -50,6 +50,7 @@ def nothing_in(root: Path) -> bool:
     return not [path for path in root.rglob("*") if path.is_file() or path.name.startswith(".")]
 
 
+@pytest.mark.slow
 def test_a_run_comes_back_byte_for_byte_with_its_times(run_dir: Path, tmp_path: Path) -> None:
     (run_dir / "media" / "empty").mkdir(parents=True)
     (run_dir / "media" / "ünïcode 数.bin").write_bytes(os.urandom(3_000_000))

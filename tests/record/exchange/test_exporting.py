@@ -26,6 +26,7 @@ def run_dir(tmp_path: Path) -> Path:
     return planted_run(tmp_path, LINES)
 
 
+@pytest.mark.slow
 def test_of_a_resumed_run_the_lines_that_count_are_those_of_its_history(tmp_path: Path) -> None:
     session = Session.start(root=tmp_path, project="p", name="n", config={}, identity="i")
     run_dir = session.run_dir

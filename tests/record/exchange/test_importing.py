@@ -49,6 +49,7 @@ def table(folder: Path, content: str = "step,loss\n1,0.5\n2,nan\n", name: str = 
     return path
 
 
+@pytest.mark.slow
 def test_every_tool_is_known_by_its_files_and_every_bit_arrives(root: Path, tmp_path: Path) -> None:
     database = unzipped_database(tmp_path)
     sources = {tool: GOLDEN / tool for tool in ("tensorboard", "tensorboardx", "wandb")}
@@ -112,6 +113,7 @@ def test_what_a_restart_made_void_is_void_in_the_record_too(root: Path) -> None:
     assert record.results["step"] == 3
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_failed_and_an_unfinished_one_interrupted(
     root: Path, tmp_path: Path
 ) -> None:
@@ -140,6 +142,7 @@ def test_the_same_content_is_refused_under_every_name(root: Path, tmp_path: Path
     assert [run.run_dir for run in list_runs(root)] == [first]
 
 
+@pytest.mark.slow
 def test_of_several_runs_the_new_ones_are_taken_and_the_others_told(
     root: Path, tmp_path: Path
 ) -> None:
@@ -281,6 +284,7 @@ def test_what_a_path_is_is_found_out_or_asked_for(root: Path, tmp_path: Path) ->
         import_runs(odd, root=root, project="a/b")
 
 
+@pytest.mark.slow
 def test_projects_of_other_tools_become_names_of_folders(root: Path, tmp_path: Path) -> None:
     import sqlite3
 

@@ -119,6 +119,7 @@ def test_a_database_of_something_else_is_refused_by_name(tmp_path: Path) -> None
 @settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
+@pytest.mark.slow
 def test_a_damaged_database_is_a_record_error_or_is_read(
     tmp_path: Path, damage: list[tuple[float, bytes]]
 ) -> None:

@@ -45,6 +45,7 @@ def test_rounding_beyond_float32_gives_infinity() -> None:
 
 
 @given(st.binary(max_size=200))
+@pytest.mark.slow
 def test_garbage_is_malformed_and_nothing_else(garbage: bytes) -> None:
     with contextlib.suppress(Malformed):
         for _, _, value in protobuf.fields(garbage):

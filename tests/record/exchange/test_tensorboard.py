@@ -181,6 +181,7 @@ def test_a_file_that_grows_is_read_as_long_as_it_was(tmp_path: Path) -> None:
 
 @given(st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_garbage_is_damage_or_a_record_error(tmp_path: Path, data: st.DataObject) -> None:
     """Also garbage whose checksum is right, so that the messages themselves are tried."""
     whole = (GOLDEN / "torch/run/events.out.tfevents.1700000000.host").read_bytes()

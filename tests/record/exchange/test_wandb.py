@@ -146,6 +146,7 @@ def test_a_file_cut_off_anywhere_gives_what_lies_before(tmp_path: Path, size: in
 
 @given(st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
 def test_garbage_is_damage_or_a_record_error(tmp_path: Path, data: st.DataObject) -> None:
     """Also garbage whose checksum is right, so that the messages themselves are tried."""
     with FILE.open("rb") as file:
