@@ -12,6 +12,7 @@ import pytest
 import cupel
 from cupel.api import current
 from cupel.errors import RecordError, ResumeError, UnknownName, UsageError
+from cupel.record import layout
 from cupel.record.reader import RunRecord, list_runs
 
 Init = Callable[..., cupel.Run]
@@ -215,6 +216,24 @@ def test_a_session_without_checkpoints_begins_where_its_first_line_says(init: In
     record = RunRecord(run.dir)
     assert [(row["_step"], row["loss"]) for row in record.history()] == [(1, -1), (2, 20)]
     assert record.sessions[1].start_step == 1
+
+
+def test_a_session_that_was_overtaken_before_its_first_line_goes_on_and_voids_nothing(
+    init: Init,
+) -> None:
+    run = init()
+    for step in (1, 2, 3):
+        run.log({"loss": -step}, step=step)
+    run.finish("interrupted")
+    with init(resume="auto") as resumed:
+        layout.session_dir(run.dir, 3).mkdir()  # somebody thinks that it has died
+        resumed.log({"loss": 20}, step=2)
+    record = RunRecord(run.dir)
+    assert [row["_step"] for row in record.history()] == [1, 2, 3]
+    assert record.sessions[1].start_step is None
+    told = (record.sessions[1].dir / layout.TRAINING_LOG).read_text()
+    assert "has a successor" in told
+    assert "the lines of the newer one count" in told
 
 
 @pytest.mark.slow

@@ -219,8 +219,8 @@ class Run(Kept):
         """Restore the newest intact checkpoint into what was registered; its step, or 0.
 
         One that is being written is waited for. A damaged one is passed over and told of. Raises
-        CheckpointDamaged when all are, and ResumeError when what was registered does not take
-        what was saved.
+        CheckpointDamaged when all are, ResumeError when what was registered does not take what was
+        saved, and Superseded when a newer session of the run exists.
         """
         self._check_open()
         step = None if self._leads else rendezvous.step_of_rank_zero(*self._followed())
